@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import map_layer
+from hw_profiles.graph.workload import single
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.plugin import open_device
+from hw_profiles.runtimes.runtime import Job
 from hw_profiles.runtimes.transports.board import BoardLost
 from hw_profiles.runtimes.transports.native_agent import NativeAgent
+from hw_profiles.runtimes.transports.ssh import PROGRAM
 from hw_profiles.runtimes.tvm_cpu.agent_program import agent_program
 from tests.hw_profiles.native.made_up import Here
+from tests.hw_profiles.transports.pipes import stand_in
 
 
 @pytest.fixture
@@ -86,3 +93,15 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert agent_program("x86_64") == b"a program"
     agent_program.cache_clear()
     assert len(compilers) == 1
+
+
+def test_a_board_over_ssh_needs_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a program that does what ssh would on a host that is this machine."""
+    monkeypatch.setenv(PROGRAM, stand_in(tmp_path))
+    options = f"folder={tmp_path / 'board'},database={tmp_path / 'tuned'}"
+    device = open_device(f"ssh:pi@board/tvm:{options}")
+    layer = map_layer("add", (4, 2, 2), 4, activation_format="int8")
+    [row] = device.measure([Job(single(layer), bytes)], MeasurePlan(rounds=2, sessions=1, waiting_s=0.0))
+    assert row.error is None
+    assert row.median_s > 0
+    assert device.describe().board.address == "ssh:pi@board"  # type: ignore[union-attr]
