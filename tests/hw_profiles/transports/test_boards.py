@@ -24,6 +24,7 @@ from hw_profiles.runtimes.transports import boards as pool
 from hw_profiles.runtimes.transports.agent_client import AgentClient
 from hw_profiles.runtimes.transports.board import Board, BoardLost
 from hw_profiles.runtimes.transports.boards import Boards
+from hw_profiles.runtimes.transports.launch import Launch
 from tests.hw_profiles.transports.pipes import Pipe, agent, device, engine
 
 PLAN = MeasurePlan(rounds=3, waiting_s=0.0, window_s=1e-4)
@@ -232,6 +233,35 @@ def test_a_profile_keeps_what_was_measured_when_the_last_board_goes(tmp_path: Pa
         *_, grown = profile_layers(board, grown, layers, emit=emit, rng=rng, again=False)
     assert set(layers) <= set(grown.table)
     assert {layer: grown.table[layer] for layer in kept} == kept
+
+
+def test_two_boards_measure_one_profile_and_the_loss_of_one_costs_nothing(tmp_path: Path) -> None:
+    layers = [map_layer("conv", (16, size, size), 16, activation="relu") for size in range(2, 8)]
+    with farm(tmp_path, "a", "b") as (boards, told):
+        board = device(boards)
+        profile = DeviceProfile(board.describe(), PLAN, {})
+        assert board.parallel == 2
+        rng, lost = np.random.default_rng(0), False
+        for grown in profile_layers(board, profile, layers, emit=lambda work: b"good", rng=rng, again=False):
+            profile = grown
+            clients = [state.client for state in boards._states.values() if state.client is not None]
+            if not lost and len(clients) == 2:
+                boards._launch, lost = Losing(boards._launch, "pipe:b"), True
+                os.kill(process_of(boards, "b"), signal.SIGKILL)
+    assert set(layers) <= set(profile.table)
+    assert not [row.error for row in profile.table.values() if row.error]
+    assert lost
+    assert all("boards go on" in line for line in told)
+
+
+class Losing:
+    """Starts agents on all boards but one."""
+
+    def __init__(self, launch: Launch, name: str) -> None:
+        self.launch, self.name = launch, name
+
+    def __call__(self, board: Board) -> AgentClient:
+        return unreachable(board) if board.name == self.name else self.launch(board)
 
 
 def unreachable(board: Board) -> AgentClient:
