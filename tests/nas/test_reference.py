@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,28 @@ def test_finalists_are_what_they_are_alone(alone: NetworkBuilder, together: Netw
     assert list(DeviceEvaluator(together).measure(finalists)) == list(
         DeviceEvaluator(alone).measure(finalists)
     )
+
+
+def test_latencies_are_measured_by_workers_that_may(
+    alone: NetworkBuilder, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the device is timed; there is none here that gives the same numbers twice."""
+    finalists = candidates(alone.run, 3)
+    expected = list(DeviceEvaluator(alone).measure(finalists))
+    monkeypatch.setattr(Run, "recorded", property(lambda run: False))
+    asked, ask = list[dict[str, bool]](), Cluster.answers
+
+    def answers(cluster: Cluster, function: Any, items: Any, **how: bool) -> Any:
+        asked.append(how)
+        return ask(cluster, function, items, **how)
+
+    monkeypatch.setattr(Cluster, "answers", answers)
+    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    running = distributed.LocalCluster(n_workers=2, resources={"device": 1}, **options)
+    with running, Cluster(running.scheduler_address) as own:
+        run = copied(trained, tmp_path / "measured", own)
+        assert list(DeviceEvaluator(NetworkBuilder(run)).measure(finalists)) == expected
+    assert asked == [{}, {"measuring": True}]
 
 
 def test_answers_are_kept_where_timing_is_interrupted(
