@@ -14,7 +14,7 @@ from supernet.data.pixels import resized
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.evaluate import simulated_outputs
 from supernet.tasks.metric import main_metric
-from supernet.tasks.task import Outputs, Task
+from supernet.tasks.task import Outputs, Task, called
 
 # share of equal predictions that a file must reach: a code may round the other way on a tie
 AGREEMENT = 0.995
@@ -107,6 +107,7 @@ def check_parity(
     agreement = task.agreement(outputs, simulated_outputs(network, images, task, fused))
     if agreement < AGREEMENT:
         raise DisagreementError(
-            f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"
+            f"file and simulation agree on {agreement:.2%} of {len(images)} {called(task)}, below "
+            f"{AGREEMENT:.1%}"
         )
     return Parity(agreement, len(images), integer_count(expected, runtime), integer_count(kernels, runtime))
