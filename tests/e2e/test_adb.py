@@ -143,7 +143,7 @@ def test_a_device_that_disappears_half_way_costs_nothing_measured(
     thread.join()
     error = capsys.readouterr().err
     assert f"adb:{board.serial} " in error
-    assert "What was measured is kept: give the command again when it is there" in error
+    assert "What was measured is kept: the same command goes on from there" in error
     assert "Traceback" not in error
     server.boards.append(board)
     assert main(words) == 0

@@ -15,7 +15,7 @@ from hw_profiles.runtimes.transports.launch import Launch
 
 TRIES = 3  # in a row, after which a board is given up
 AGAIN_S = 2.0  # before a board that was lost is tried again, times the tries so far
-KEPT = "What was measured is kept: give the command again when it is there"
+KEPT = "What was measured is kept: the same command goes on from there"
 
 Result = TypeVar("Result")
 

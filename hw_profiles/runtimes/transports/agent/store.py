@@ -130,7 +130,7 @@ class Store:
         return ""
 
     def _problem(self, error: OSError, size: int) -> str:
-        return f"no room for {size / 1e6:.1f} MB in {self.folder} ({error.strerror})"
+        return f"no room for {max(1, size // 1000):,} KB in {self.folder} ({error.strerror})"
 
     def _make_room(self, size: int) -> None:
         """Remove what was not used for longest until there is room.
