@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, Layer, changed, map_layer
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.runtimes.plugin import choice_of, choose, open_device
 from hw_profiles.runtimes.runtime import Artifact, single_output
@@ -81,6 +82,38 @@ def test_weights_for_size_only_are_multiplied_with_real_numbers(runtime: OpenVin
     layer = changed(map_layer("linear", (320, 1, 1), 10), weight_format="int8")
     ours, theirs = answers(runtime, network(single(layer)), (1, 320, 1, 1))
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+def product(weight: str) -> bytes:
+    layer = Layer.of("MatMul", TensorType((1, 8, 256)), weight_format=weight, weight=(256, 128), to="fp32")
+    return network(single(layer))
+
+
+@pytest.mark.parametrize(
+    ("weight", "codes"), [("int4-g32", "u4"), ("int4", "i4"), ("int8-g128", "u8"), ("int2-g128", "u2")]
+)
+def test_a_product_reads_weights_in_the_bits_that_they_are_stored_in(
+    runtime: OpenVinoRuntime, weight: str, codes: str
+) -> None:
+    """Spelled out before, they would save nothing: what the executed graph holds are codes."""
+    graph = CompiledFiles(core(), runtime.options).anew(product(weight)).get_runtime_model()
+    nodes = {node.get_friendly_name(): node.get_rt_info() for node in graph.get_ordered_ops()}
+    said = [{key: str(value.astype(str)) for key, value in info.items()} for info in nodes.values()]
+    stored = {each["outputPrecisions"] for each in said if each["layerType"] == "Const"}
+    assert codes in stored
+    assert {each["layerType"] for each in said} == {"Input", "Const", "FullyConnected", "Output"}
+
+
+@pytest.mark.skipif(
+    "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="a processor with bf16"
+)
+def test_a_precision_is_what_layers_compute_in() -> None:
+    half = OpenVinoRuntime(OpenVinoOptions(precision="bf16"))
+    work = alone(map_layer("conv", (16, 8, 8), 32))
+    ours, theirs = answers(half, network(work), (1, 16, 8, 8))
+    assert 2**-12 < np.abs(ours - theirs).max() / np.abs(theirs).max() < 2**-5
+    assert half.compile(Artifact(network(work))).kernels()["Convolution_bf16"] == 1
+    assert half.compile(Artifact(product("int4-g32"))).kernels()["FullyConnected_bf16"] == 1
 
 
 def test_networks_run_on_the_kernels_that_are_expected(runtime: OpenVinoRuntime) -> None:
