@@ -70,6 +70,13 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "supernet.ptq.integer_only": {
         *("torch", "numpy", "supernet", "hw_profiles.graph", "hw_profiles.reference"),
     },
+    # weights are fitted to what integer operators make of them
+    "supernet.ptq.integer_refit": {
+        *("numpy", "supernet.formats", "supernet.graph", "hw_profiles.graph", "hw_profiles.reference"),
+    },
+    "supernet.graph.unit_numbers": {
+        *("numpy", "supernet.graph", "hw_profiles.graph", "hw_profiles.reference.unit_numbers"),
+    },
     "supernet.solvers": {"numpy", "scipy", "hw_profiles.errors", "supernet.solvers"},
     "supernet.tasks.image_sources": {
         *("numpy", "PIL", "sklearn", "supernet.data", "supernet.tasks", "supernet.registry", "hw_profiles")
