@@ -242,7 +242,7 @@ def test_importing_has_no_effect(tmp_path: Path) -> None:
 
 
 def test_engines_wait_until_they_are_needed(tmp_path: Path) -> None:
-    engines = {"tvm", "pymoo", "plotly", "optuna", "onnxruntime", "sklearn"}
+    engines = {"tvm", "pymoo", "plotly", "optuna", "onnxruntime", "sklearn", "distributed"}
     code = "import nas.cli.main, nas.search.searcher, hw_profiles.registry, sys\n"
     assert python(f"{code}print(*({engines} & set(sys.modules)))", tmp_path) == "\n"
 
