@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
 from nas.checks.parity import file_outputs
 from nas.export.library.target import own_target
 from nas.run.run import Run
@@ -43,18 +42,17 @@ def device_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: An
             own_library,
         )
 
-        runtime = run.device.runtime
-        boards = runtime.boards if isinstance(runtime, BoardRuntime) else None
+        board = run.device.describe().board
         try:
-            library = (own_library if boards is None else board_library)(run, network, target)
+            library = (board_library if board else own_library)(run, network, target)
         except TrilobitError as error:
             why = f", since there is no library of it: {error}"
         else:
             through = f"{LIBRARY} for {library.target}"
-            if boards is None:
+            if board is None:
                 return Answered(library_outputs(library, network, examples, run.task), through)
             there = board_outputs(run, library, network, examples)
-            return Answered(there, f"{through} on {boards.boards[0].name}")
+            return Answered(there, f"{through} on {board.address}")
     elif tracker := run.config.device.settings.get("tracker"):
         why = f", since the boards of {tracker} only time libraries"
     info = run.runtime.describe()

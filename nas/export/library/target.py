@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
-
 if TYPE_CHECKING:  # processes that only run a library load no torch
     from nas.run.run import Run
 
@@ -41,6 +39,7 @@ def _device_target(run: "Run") -> str:
     runtime = run.device.runtime
     if runtime is None or runtime.artifact != "library":
         return ""
-    if isinstance(runtime, BoardRuntime):
-        return runtime.describe().provider  # which follows from what the board is, where nobody said
+    info = runtime.describe()
+    if info.board:
+        return info.provider  # which follows from what the board is, where nobody said
     return str(run.config.device.settings.get("target", ""))
