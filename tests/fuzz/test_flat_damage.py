@@ -1,5 +1,6 @@
 """`.tflite` files with damage of any kind: timed, or refused in one line, in a process of their own."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.workload import single
 from nas.emit.to_onnx import emit, random_network
-from tests.fuzz.mutations import attempt, damaged_bytes, require_sound
+from tests.fuzz.mutations import attempt, damaged_bytes, require_sound, try_out
 
 pytest.importorskip("ai_edge_litert")
 
 from hw_profiles.runtimes.litert.flat_file import channels_first
 from hw_profiles.runtimes.litert.to_tflite import to_tflite
+from tests.hw_profiles.test_litert import REALS
 
-COUNT, OPENED = 400, 6
+COUNT, CONVERTED, OPENED = 400, 100, 6
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,15 @@ def test_what_a_file_notes_is_read_or_refused(content: bytes) -> None:
             assert "\n" not in str(error)  # noqa: PT017  # either is right
         else:
             assert all(isinstance(name, str) for name in names)
+
+
+@pytest.mark.parametrize("name", ["slice", "linear", "pad", "transposed"])
+def test_a_damaged_model_becomes_a_file_or_is_refused(name: str) -> None:
+    attempts = [
+        try_out(damage.how, partial(to_tflite, damage.data))
+        for damage in damaged_bytes(REALS[name], count=CONVERTED, rng=np.random.default_rng(1))
+    ]
+    assert require_sound(attempts)["refused"]
 
 
 @pytest.mark.slow

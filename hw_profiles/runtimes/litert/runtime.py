@@ -256,7 +256,9 @@ class LitertRuntime(FileRuntime):
         Raises:
             ModuleNotFoundError: it is not installed.
         """
-        import hw_profiles.runtimes.tflite_micro.interpreter  # noqa: F401  # only where memory is asked for
+        from hw_profiles.runtimes.tflite_micro.interpreter import engine
+
+        engine()
 
     def memory_bytes(self, content: bytes) -> tuple[int, int]:
         """Return arena and flash of the file that an ONNX file becomes, as TensorFlow Lite Micro takes them.

@@ -2,15 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from hw_profiles.errors import TrilobitError, one_line
-from hw_profiles.runtimes.litert.conversion import LAST
+from hw_profiles.runtimes.litert.conversion import LAST, Order
 from hw_profiles.runtimes.litert.flat_file import serialise
+from hw_profiles.runtimes.litert.flat_model import FlatModel
 from hw_profiles.runtimes.litert.onnx_source import load_source, open_inputs
 from hw_profiles.runtimes.litert.operators import converted
 
 Sizes = Mapping[str, Sequence[int]]
+Places = Mapping[str, tuple[int, Order]]
+# what sizes and numbers that do not fit make of arithmetic
+_MALFORMED = (
+    *(ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError),
+    *(OverflowError, MemoryError, ZeroDivisionError),
+)
 
 
 def input_sizes(content: bytes) -> dict[str, tuple[int | None, ...]]:
@@ -36,13 +44,14 @@ def to_tflite(content: bytes, sizes: Sizes | None = None, *, lean: bool = False)
     model = _loaded(content)
     bound = _bound(open_inputs(model), sizes or {})
     try:
-        flat, inputs, outputs = converted(load_source(model, bound), lean=lean)
-    except TrilobitError:
-        raise
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
+        with np.errstate(all="ignore"):  # of numbers that are none, which stay what they are
+            return _written(*converted(load_source(model, bound), lean=lean))
+    except _MALFORMED as error:
         raise TrilobitError(f"LiteRT: the file cannot be converted: {one_line(error)}") from None
-    named = {**inputs, **outputs}
-    last = [name for name, (_, order) in named.items() if order == LAST]
+
+
+def _written(flat: FlatModel, inputs: Places, outputs: Places) -> bytes:
+    last = [name for name, (_, order) in {**inputs, **outputs}.items() if order == LAST]
     reads, gives = ([place for place, _ in each.values()] for each in (inputs, outputs))
     return serialise(flat, reads, gives, last)
 

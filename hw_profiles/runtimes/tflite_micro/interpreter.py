@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
-from tflite_micro import runtime
 
 from hw_profiles.errors import TrilobitError, one_line
 from hw_profiles.runtimes.runtime import Array
@@ -38,6 +39,18 @@ class MicroSizes:
     flash_bytes: int
 
 
+@cache
+def engine() -> Any:
+    """Return the package, which there is for few machines: imported only where something is counted.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    from tflite_micro import runtime
+
+    return runtime
+
+
 class MicroExecutable:
     """A file in the interpreter.
 
@@ -49,10 +62,10 @@ class MicroExecutable:
     """
 
     def __init__(self, content: bytes, arena_bytes: int = LARGEST_ARENA) -> None:
-        self._size = len(content)
+        self._size, interpreter = len(content), engine().Interpreter
         with _said() as lines:
             try:
-                self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
+                self._interpreter = interpreter.from_bytes(content, arena_size=arena_bytes)
             except Exception as error:  # whatever it rejects; why stands in what it said
                 raise TrilobitError(f"TensorFlow Lite Micro: {_reason(lines(), error)}") from None
 
