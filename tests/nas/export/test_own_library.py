@@ -86,7 +86,8 @@ def test_a_finalist_is_evaluated_through_its_library(run: Run, data: ImageClassi
 
 
 def fake_run(data: ImageClassification, **settings: Any) -> Any:
-    device = SimpleNamespace(runtime=SimpleNamespace(artifact="library"))
+    runtime = SimpleNamespace(artifact="library", describe=lambda: SimpleNamespace(board=None))
+    device = SimpleNamespace(runtime=runtime, describe=runtime.describe)
     config = SimpleNamespace(device=SimpleNamespace(settings={"target": "host", **settings}))
     return SimpleNamespace(config=config, device=device, recorded=False, task=data, runtime=host_runtime())
 
