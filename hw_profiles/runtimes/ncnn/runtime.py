@@ -130,6 +130,7 @@ class NcnnRuntime(FileRuntime):
             engine_version=version("ncnn"),
             provider=options.arrangement,
             threads=options.threads,
+            integer_sums="exact",  # there are none
         )
 
     def compile(self, artifact: Artifact) -> NcnnExecutable:
