@@ -21,9 +21,9 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,24 @@ import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from tune import ROOT, Peer, Tuned, cases, data_of, peers, speed, tune, value
 
+from hw_profiles.documents import read_document
+from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.latency_model import prediction_error
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
-from hw_profiles.runtimes.plugin import device_kind
+from hw_profiles.runtimes.plugin import DeviceChoice, device_kind
 from nas.run.reporting import QUIET
 from nas.run.tuned_document import ALL_INT8, Reference, TunedFront, TunedNetwork
+from nas.runtimes.comparison import RuntimeComparison, compare_files
+from nas.runtimes.contestants import (
+    Contestant,
+    best_mixes,
+    example_of,
+    exported,
+    in_fp32,
+    installed,
+    original_of,
+)
 from nas.tune.session import tune_session
 
 RUNTIMES = ("ort", "openvino", "tvm", "litert")
@@ -92,7 +104,7 @@ def left_out(what: str) -> Iterator[None]:
     """Say in one line that something is left out where a command refuses it, and go on."""
     try:
         yield
-    except RefusedError as error:
+    except (RefusedError, TrilobitError) as error:
         print(f"{what}: left out: {error}", flush=True)
 
 
@@ -259,47 +271,72 @@ def policy_rows(task: str, tuned: Tuned) -> Iterator[Row]:
 
 
 def together(benchmark: Benchmark) -> Iterator[Row]:
-    """Yield the time of each model on each runtime, in fp32 and as the mix found for it."""
+    """Yield the time of each model on each runtime, in fp32 and as the mix no worse than its recipe."""
     for model in benchmark.models:
-        folders = [tune_folder(benchmark, model, runtime) for runtime in benchmark.runtimes]
-        there = [folder for folder in folders if (folder / "front.json").is_file()]
         with left_out(f"together, {model.stem}"):
-            if not there:
-                raise RefusedError("nothing is tuned yet: run the part `mixes` before")
-            yield from side_by_side(benchmark, model.stem, there)
+            yield from fastest_rows(model.stem, model_files(benchmark, model))
     for folder in benchmark.fronts:
         with left_out(f"together, {folder}"):
-            yield from side_by_side(benchmark, str(folder), [folder])
+            comparison = compare_files(exported(folder, runtimes_here(benchmark)))
+            task = f"{folder.name}, {len({file.file for file in comparison.files})} networks"
+            beside = {f"mean over the fastest, {each.device}": each.ratio for each in comparison.runtimes}
+            yield Row(task, "runtime of the least mean", "x", "lower", min(beside.values()), 0.0, beside)
 
 
-def side_by_side(benchmark: Benchmark, task: str, places: Sequence[Path]) -> Iterator[Row]:
-    """Yield one row for the fastest file, all others its peers, and one for the fastest in fp32.
+def runtimes_here(benchmark: Benchmark) -> list[DeviceChoice]:
+    """Return the runtimes of ONNX files among those that are asked for; the others take part by their tunes.
 
     Raises:
-        RefusedError: they cannot be timed.
+        RefusedError: none of them is here.
     """
-    devices = [word for runtime in benchmark.runtimes for word in ("--device", runtime)]
-    answer = nas("compare-runtimes", *map(str, places), *files_only(devices), "--run-library")
-    files = [file for file in answer["files"] if file["latency"] is not None]
-    times = {_title(file): 1e6 * float(file["latency"]["median_s"]) for file in files}
-    for kind, chosen in (("fp32", True), ("mix", False)):
-        of_kind = {_title(f): times[_title(f)] for f in files if (f["formats"] == "fp32") is chosen}
-        if of_kind:
-            best = min(of_kind, key=of_kind.__getitem__)
-            yield Row(f"{task}, {kind}: {best}", "time", "us", "lower", of_kind[best], 0.0, of_kind)
+    files = [each for each in benchmark.runtimes if device_kind(each.partition(":")[0]).artifact == "onnx"]
+    usable, notes = installed(files) if files else ([], [])
+    for note in notes:
+        print(note, flush=True)
+    if not usable:
+        raise RefusedError("none of the runtimes runs ONNX files here")
+    return usable
 
 
-def files_only(devices: Sequence[str]) -> list[str]:
-    """Return those of `--device NAME ...` that run ONNX files: the others take part by their tunes."""
-    words = list[str]()
-    for flag, name in zip(devices[::2], devices[1::2], strict=True):
-        if device_kind(name.partition(":")[0]).artifact == "onnx":
-            words += [flag, name]
-    return words
+def model_files(benchmark: Benchmark, model: Path) -> RuntimeComparison:
+    """Time a model on every runtime of ONNX files, and the mix of each runtime on that.
+
+    Raises:
+        RefusedError: nothing is tuned yet.
+    """
+    mixes, folders = list[Contestant](), list[Path]()
+    for runtime in benchmark.runtimes:
+        folder = tune_folder(benchmark, model, runtime)
+        if (folder / "front.json").is_file():
+            folders.append(folder)
+            mixes += best_mixes(folder, (mix_in(folder, runtime),), run_library=True)
+    if not folders:
+        raise RefusedError("nothing is tuned yet: run the part `mixes` before")
+    plain = in_fp32(original_of(folders[0]), runtimes_here(benchmark))
+    return compare_files([*plain, *mixes], inputs=example_of(folders[0]))
 
 
-def _title(file: Mapping[str, Any]) -> str:
-    return f"{file['network']}, {file['formats']} on {file['device']}"
+def mix_in(folder: Path, runtime: str) -> str:
+    """Return the fastest exported file of a tune that is no worse than the runtime's recipe; the knee where
+    there is none.
+    """
+    front = read_document(folder / "front.json", TunedFront)
+    there = [each for each in front.candidates if (folder / "export" / each.id).is_dir()]
+    mix = at_equal_quality(replace(front, candidates=tuple(there)), recipe_of(runtime, front))
+    return mix.id if isinstance(mix, TunedNetwork) else "knee"
+
+
+def fastest_rows(task: str, comparison: RuntimeComparison) -> Iterator[Row]:
+    """Yield one row for the fastest file in fp32 and one for the fastest mix, all others its peers."""
+    for kind, plain in (("fp32", True), ("mix", False)):
+        times = {
+            f"{file.formats} on {file.device}": 1e6 * file.latency.median_s
+            for file in comparison.files
+            if file.latency is not None and (file.formats == "fp32") is plain
+        }
+        if times:
+            best = min(times, key=times.__getitem__)
+            yield Row(f"{task}, {kind}: {best}", "time", "us", "lower", times[best], 0.0, times)
 
 
 # -- the command --------------------------------------------------------------------------------------
