@@ -1,5 +1,6 @@
 """What files take on their runtimes, timed in the same turns, and which to use."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,8 +36,8 @@ class ComparedFile:
         size_bytes: of it.
         latency: in the same turns as all others; `ratio` is its time over that of the first file. None where
             it does not run.
-        difference: largest difference of its answers to the example from those of the first file, as a share
-            of the largest of these; None where they are not comparable.
+        difference: largest difference of its answers to the example from those of the first file (of a run:
+            of the same network), as a share of the largest of these; None where they are not comparable.
         metric, quality: measured of its answers when it was found; empty and None where nothing was.
         error: why it does not run; empty where it does.
     """
@@ -79,7 +80,8 @@ class RuntimeComparison:
         files: the first is what times are ratios to.
         fastest: places of the fastest one and of those that are as fast as far as measurements tell.
         instruction_set: of the processor.
-        runtimes: those of files that several run, the fastest first; empty where there is one such file.
+        runtimes: those of files that several run, the fastest first, without those that run less than half
+            of these; empty where there is one such file.
     """
 
     files: tuple[ComparedFile, ...]
@@ -193,16 +195,18 @@ def _fastest(files: Sequence[ComparedFile]) -> tuple[int, ...]:
 
 def _runtimes(files: Sequence[ComparedFile]) -> tuple[RuntimeSpeed, ...]:
     """Return how fast the runtimes are over the files that all of them run, the fastest first; none where
-    there are fewer than two such files.
+    there are fewer than two such files. Runtimes that run less than half of what another one does are left
+    out.
     """
     ratios = dict[str, dict[str, float]]()
     for file in files:
         if file.latency is not None:
             ratios.setdefault(file.file, {})[file.device] = file.latency.ratio
     shared = [by_device for by_device in ratios.values() if len(by_device) > 1]
-    devices = list(dict.fromkeys(device for by_device in shared for device in by_device))
-    whole = [by_device for by_device in shared if len(by_device) == len(devices)]
-    if len(whole) < 2:
+    counts = Counter(device for by_device in shared for device in by_device)
+    devices = [device for device, count in counts.items() if 2 * count >= max(counts.values())]
+    whole = [by_device for by_device in shared if by_device.keys() >= set(devices)]
+    if len(whole) < 2 or len(devices) < 2:
         return ()
     times = np.array([[by_device[device] for device in devices] for by_device in whole])
     means = np.exp(np.log(times / times.min(axis=1, keepdims=True)).mean(axis=0))

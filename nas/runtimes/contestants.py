@@ -102,7 +102,10 @@ def _exported(path: Path, choices: Sequence[DeviceChoice]) -> list[Contestant]:
     if isinstance(manifest, Manifest):
         metric, quality = manifest.metric, manifest.accuracy.test
     on = [_on(choice, path, path.parent.name, _mix(manifest)) for choice in choices]
-    return [replace(contestant, metric=metric, quality=quality) for contestant in on]
+    return [
+        replace(each, metric=metric, quality=quality, request={**each.request, "group": each.network})
+        for each in on
+    ]
 
 
 def best_mixes(folder: Path, picks: Sequence[str], *, run_library: bool) -> list[Contestant]:

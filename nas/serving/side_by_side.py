@@ -16,7 +16,7 @@ from hw_profiles.measure.measurement import Measurement, MeasurePlan, plan_on
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.file_runtime import timed_inputs
 from hw_profiles.runtimes.plugin import choose
-from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable, Runtime
+from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable, Runtime, TensorInfo
 from nas.export.library.tuned import requested_library
 
 TASK = "nas.serving.side_by_side:time_side_by_side"
@@ -29,8 +29,8 @@ class Timing:
 
     Attributes:
         measured: its samples, of the same passes for all files; or why it does not run.
-        difference: largest difference of its answers to one example from those of the first file, as a share
-            of the largest of these; None where the two give other outputs.
+        difference: largest difference of its answers to one example from those of the first file of its
+            group, as a share of the largest of these; None where the two give other outputs.
     """
 
     measured: Measurement
@@ -59,7 +59,8 @@ class _EachItsOwn:
 
 def time_side_by_side(request: Mapping[str, Any]) -> Answer:
     """Return the `Timing` of each of `files` by `plan`, on the arrays of the file `inputs`, or where there is
-    none on random numbers. A file has a `path`, and a `device` that opens it or the `signature` of a library.
+    none on random numbers. A file has a `path`, and a `device` that opens it or the `signature` of a library;
+    answers are compared within a `group`. What reads other sizes than the first gets random numbers.
     The clock is that of the calling thread where it does all the work of all files, else the wall's.
 
     Raises:
@@ -79,7 +80,13 @@ def time_side_by_side(request: Mapping[str, Any]) -> Answer:
     turns = ["turns"] * len(pairs)
     sampled = here.transport.sample(cast(Runtime, _EachItsOwn()), artifacts, turns, plan)
     answers = [_answers(each, _fed(each, example)) for _, each in pairs]
-    timed = [Timing(m, _difference(a, answers[0])) for m, a in zip(sampled, answers, strict=True)]
+    firsts = dict[str, Sequence[NDArray[Any]]]()  # of each group, what all others of it are compared with
+    for (file, _), answer in zip(pairs, answers, strict=True):
+        firsts.setdefault(file.get("group", ""), answer)
+    timed = [
+        Timing(measured, _difference(answer, firsts[file.get("group", "")]))
+        for (file, _), measured, answer in zip(pairs, sampled, answers, strict=True)
+    ]
     rest = iter(timed)
     timings = [Timing(Measurement(error=each)) if isinstance(each, str) else next(rest) for each in opened]
     return [asdict(timing) for timing in timings], {}
@@ -128,11 +135,21 @@ def _example(first: Executable, path: str | None) -> dict[str, NDArray[Any]]:
 
 
 def _fed(executable: Executable, example: Arrays) -> dict[str, NDArray[Any]]:
-    """Return the example by the names that a file has for its inputs: a library has its own."""
+    """Return the example by the names that a file has for its inputs: a library has its own; random numbers
+    where it reads other sizes.
+    """
     names = [info.name for info in executable.inputs]
-    if set(names) <= set(example):
-        return {name: example[name] for name in names}
-    return dict(zip(names, example.values(), strict=True))
+    named = set(names) <= set(example)
+    fed = (
+        {name: example[name] for name in names} if named else dict(zip(names, example.values(), strict=True))
+    )
+    return fed if all(map(_fits, executable.inputs, fed.values())) else timed_inputs(executable.inputs, 1)
+
+
+def _fits(info: TensorInfo, array: NDArray[Any]) -> bool:
+    return len(info.shape) == array.ndim and all(
+        size in (None, given) for size, given in zip(info.shape, array.shape, strict=True)
+    )
 
 
 def _answers(executable: Executable, inputs: Arrays) -> Sequence[NDArray[Any]]:

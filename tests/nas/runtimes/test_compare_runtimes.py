@@ -108,7 +108,9 @@ def front(model: Path, seconds: dict[str, tuple[float, ...]]) -> RuntimeComparis
             quality = 0.9 + 0.01 * number
             contestant = Contestant(f"net{number}", "3 int8", path, device, device, {}, "accuracy", quality)
             contestants.append(contestant)
-            timings.append(times(of_networks[number]))
+            seconds_of = of_networks[number]
+            failing = Timing(Measurement(error="it has no such operation"))
+            timings.append(failing if seconds_of != seconds_of else times(seconds_of))
     return compared(contestants, timings)
 
 
@@ -125,6 +127,22 @@ def test_of_a_front_the_runtime_is_recommended_that_is_the_fastest_in_the_mean(m
     assert drawing.count("<polyline") == 2
     assert drawing.count("<circle") == 6 + 2
     assert len({row for row in table_of(comparison).rows}) == 6
+
+
+def test_a_runtime_that_runs_few_of_the_files_does_not_keep_others_from_being_compared(model: Path) -> None:
+    few = (1e-3, float("nan"), float("nan"))
+    comparison = front(model, {"one": (1e-3, 2e-3, 4e-3), "other": (2e-3, 2e-3, 8e-3), "few": few})
+    assert [(speed.device, speed.files) for speed in comparison.runtimes] == [("one", 3), ("other", 3)]
+
+
+@pytest.mark.usefixtures("confined_here")
+def test_networks_of_other_sizes_are_timed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = tmp_path / "small.onnx", tmp_path / "large.onnx"
+    small.write_bytes(image_network())
+    large.write_bytes(image_network(size=2 * SIZE))
+    assert main(["compare-runtimes", str(small), str(large), "--device", "ort", "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [file["error"] for file in files] == ["", ""]
 
 
 def test_one_file_on_runtimes_makes_no_front(model: Path) -> None:
