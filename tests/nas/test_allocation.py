@@ -9,7 +9,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.allocation.allocation import Allocator, allocator, cost_sums, predicted_sensitivity, seeds
-from nas.problem.costs import Costs, compile_costs
+from nas.problem.costs import REJECTED, Costs, compile_costs
 from nas.problem.targets import Targets, largest_costs, resolve_targets
 from nas.run.config import RunConfig
 from nas.search.algorithms.milp import formats_of
@@ -133,17 +133,17 @@ def test_the_nearest_memory_can_be_had(family: Family, costs: Costs) -> None:
 
 def test_units_that_the_device_rejects_are_avoided(family: Family, costs: Costs) -> None:
     one = of(family, costs)
-    rejecting = costs.table.values.copy()
+    rejecting, rejected = costs.table.values.copy(), costs.columns.index(REJECTED)
     column = one.formats.columns[0]  # the stem
     at = costs.table.positions
     [part, *_] = np.flatnonzero(at.strides[column])
     rows = one.formats.genomes(policies(one))
     entries = (rows @ at.strides[:, part] + at.offsets[part]).astype(int)  # with neighbours that decide
-    rejecting[entries[rows[:, column] == 0], 2] = 1.0  # whatever is in fp32
+    rejecting[entries[rows[:, column] == 0], rejected] = 1.0  # whatever is in fp32
     other = replace(costs, table=replace(costs.table, values=rejecting))
     genomes = of(family, other).allocate(random_damage(one, 0), 4)
     assert (genomes[:, column] == 1).all()
-    rejecting[entries, 2] = 1.0
+    rejecting[entries, rejected] = 1.0
     with pytest.raises(TrilobitError, match="cannot run this architecture"):
         of(family, other).allocate(random_damage(one, 0), 4)
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hw_profiles.runtimes.transports.adb import PROGRAM
+
 VERSION = 41  # of the server: a client of another version would end it and start its own
 FOLDER = "/data/local/tmp"  # what `root` of a board is called there
 FEATURES = "shell_v2,cmd"
@@ -84,8 +86,8 @@ class StandIn(socketserver.ThreadingTCPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that lead the client here."""
-        return {"ADB_SERVER_SOCKET": f"tcp:localhost:{self.server_address[1]}"}
+        """Variables that lead the real client here, whatever another test has in its place."""
+        return {"ADB_SERVER_SOCKET": f"tcp:localhost:{self.server_address[1]}", PROGRAM: "adb"}
 
     def board(self, serial: str) -> StandInBoard | None:
         """Return a board by its name."""
