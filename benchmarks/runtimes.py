@@ -366,12 +366,14 @@ def main() -> None:
     chosen = arguments.parts.split(",")
     if unknown := [name for name in chosen if name not in PARTS]:
         raise SystemExit(f"--parts: unknown {', '.join(unknown)}; known: {', '.join(PARTS)}")
+    if missing := [str(path) for path in arguments.models or () if not path.is_file()]:
+        raise SystemExit(f"--models: no such file: {', '.join(missing)}")
     known = [arguments.data / "models" / f"{name}.onnx" for name in cases(arguments.data)]
     with tempfile.TemporaryDirectory() as name, one_core():
         benchmark = Benchmark(
             keep=(arguments.keep or Path(name)).absolute(),
             runtimes=tuple(arguments.runtimes.split(",")),
-            models=tuple(path for path in arguments.models or known if path.is_file()),
+            models=tuple(arguments.models or filter(Path.is_file, known)),
             data=arguments.data,
             space=arguments.space,
             fronts=tuple(path.absolute() for path in arguments.fronts),
