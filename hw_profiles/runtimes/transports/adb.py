@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw_profiles.errors import TrilobitError, shown
-from hw_profiles.runtimes.transports.board import BoardLost
+from hw_profiles.runtimes.transports.board import BoardLost, start_program
 from hw_profiles.runtimes.transports.board_kind import BoardOptions, Reached, launched, scheme_kind
 from hw_profiles.runtimes.transports.launch import Launch, PythonAgent
 
@@ -125,22 +125,9 @@ class AdbBoard:
         return f"; adb sees {listed or 'no device'}"
 
     def _adb(self, *words: str, of_device: bool = True) -> subprocess.Popen[bytes]:
-        program = shlex.split(os.environ.get(PROGRAM, "")) or ["adb"]
         device = ["-s", self.serial] if of_device else []
-        try:
-            return subprocess.Popen(
-                [*program, *device, *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise TrilobitError(
-                f"cannot run {program[0]} ({error.strerror}): install Android's platform-tools (on Debian: "
-                "apt-get install adb)"
-            ) from None
+        install = "install Android's platform-tools (on Debian: apt-get install adb)"
+        return start_program(PROGRAM, "adb", [*device, *words], install=install)
 
 
 def adb_board(serial: str) -> AdbBoard:

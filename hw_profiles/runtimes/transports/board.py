@@ -2,6 +2,8 @@
 agent's business, which is the same for all of them.
 """
 
+import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -60,3 +62,26 @@ class TakesFiles(Protocol):
             BoardLost: it does not answer, or has no room for it.
         """
         ...
+
+
+def start_program(
+    variable: str, program: str, arguments: Sequence[str], *, install: str
+) -> subprocess.Popen[bytes]:
+    """Start what reaches boards, as `Board.start` says.
+
+    Args:
+        variable: of the environment, which may name another command.
+        program: where it does not.
+        install: what to do where it is missing.
+
+    Raises:
+        TrilobitError: it is missing here.
+    """
+    command = shlex.split(os.environ.get(variable, "")) or [program]
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            [*command, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
+        )
+    except OSError as error:
+        raise TrilobitError(f"cannot run {command[0]} ({error.strerror}): {install}") from None

@@ -2,7 +2,6 @@
 hosts, jumps. No password goes through us, and no check of host keys is switched off.
 """
 
-import os
 import re
 import shlex
 import subprocess
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError, shown
-from hw_profiles.runtimes.transports.board import BoardLost
+from hw_profiles.runtimes.transports.board import BoardLost, start_program
 from hw_profiles.runtimes.transports.board_kind import Reached, scheme_kind
 
 PROGRAM = "TRILOBIT_SSH"  # environment variable: another command, such as `ssh -F FILE`
@@ -85,20 +84,8 @@ class SshBoard:
         Raises:
             TrilobitError: there is no ssh here.
         """
-        program = shlex.split(os.environ.get(PROGRAM, "")) or ["ssh"]
-        try:
-            return subprocess.Popen(
-                [*program, *UNASKED, *self._destination, shlex.join(command)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise TrilobitError(
-                f"cannot run {program[0]} ({error.strerror}): install an ssh client (openssh-client)"
-            ) from None
+        arguments = [*UNASKED, *self._destination, shlex.join(command)]
+        return start_program(PROGRAM, "ssh", arguments, install="install an ssh client (openssh-client)")
 
     def failure(self, returncode: int, said: str) -> BoardLost:
         """Return what ssh said, in words of what to do."""
