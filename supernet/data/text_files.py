@@ -69,7 +69,7 @@ def by_part(files: Mapping[str, T], source: str, *, seed: int) -> dict[str, list
         )
     points = {name: _point(name, seed) for name in files}
     order = sorted(files, key=lambda name: (points[name], name))
-    tests = max(1, sum(point < HELD_OUT for point in points.values()))
+    tests = min(max(1, sum(point < HELD_OUT for point in points.values())), len(order) - 2)
     held_out = max(tests + 1, sum(point < 2 * HELD_OUT for point in points.values()))
     held_out = min(held_out, len(order) - 1)
     names = {"train": order[held_out:], "validation": order[tests:held_out], "test": order[:tests]}
