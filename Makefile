@@ -34,6 +34,8 @@ search: $(STAMP)     ## find networks for this machine on the embedded digits (R
 	$(BIN)/nas run -o $(RUN)
 
 test check: export OMP_NUM_THREADS = 1
+# workers, and the processes that tests start, would else compile all sources again
+test test-slow check: export PYTHONDONTWRITEBYTECODE =
 
 test: $(TOOLS)       ## the fast tests
 	$(BIN)/python -m pytest $(FAST)

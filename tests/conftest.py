@@ -1,14 +1,22 @@
 """A made-up device for the real `digits-mbconv` space: numbers of a formula, not of a measurement."""
 
+import gc
 import json
+import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from alembic.util import pyfiles
 from hypothesis import HealthCheck, settings
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import Layer
@@ -59,6 +67,12 @@ def whole_networks(family: Family, profile: DeviceProfile) -> list[WholeNetwork]
     return networks
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected alone: no later search for garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which promises were not tested for lack of data."""
     if lines := published_data.summary(terminalreporter.stats.get("skipped", [])):
@@ -96,6 +110,33 @@ def _short_learning() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hw_profiles.measure.interleave.LEARNING_S", 0.02)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Nothing waits for the disk, here: no test cuts the power. `test_failures` watches what is flushed, and
+    processes of their own, which tests kill, flush as ever.
+    """
+
+    def unsynchronised(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        event.listen(Engine, "connect", unsynchronised)
+        yield
+        event.remove(Engine, "connect", unsynchronised)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_migrations() -> Iterator[None]:
+    """Optuna runs the files of all its migrations whenever a storage is opened: here once, as they stay what
+    they are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyfiles, "load_module_py", cache(pyfiles.load_module_py))
         yield
 
 

@@ -247,13 +247,21 @@ class Family(ABC):
         self.build(net, choose)
         return trace
 
+    @cached_property
+    def _terms(self) -> tuple[CostTerm, ...]:
+        return cost_terms(self.trace)
+
     def terms(self) -> tuple[CostTerm, ...]:
         """Return parts whose layers, over all terms, are exactly the layers of `workload(candidate)`."""
-        return cost_terms(self.trace)
+        return self._terms
+
+    @cached_property
+    def _peak_terms(self) -> tuple[PeakTerm, ...]:
+        return peak_terms(self.trace)
 
     def peak_terms(self) -> tuple[PeakTerm, ...]:
         """Return parts of which the largest needs, in memory, what `workload(candidate)` needs."""
-        return peak_terms(self.trace)
+        return self._peak_terms
 
     # -- scenarios of decoders -----------------------------------------------------------------------
 

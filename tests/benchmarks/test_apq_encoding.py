@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -47,7 +47,6 @@ def test_features_are_those_that_the_paper_describes() -> None:
     assert_array_equal(ENCODING(genomes), [by_hand(genome) for genome in genomes])
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 40))
 def test_decoding_undoes_encoding(seed: int, n: int) -> None:
     genomes = sampled(n, seed=seed)

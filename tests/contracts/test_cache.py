@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -114,7 +114,6 @@ def test_files_call_their_inputs_and_outputs_as_those_of_others() -> None:
     assert [x.name for x in graph.output] == ["logits", *(f"present.{cache}" for cache in caches)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     cache=st.sampled_from(list(CACHES)),
     groups=st.sampled_from([1, 2]),

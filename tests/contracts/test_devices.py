@@ -4,6 +4,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,17 @@ from tests.hw_profiles.transports.pipes import stand_in
 
 # each of its units is compiled and tuned: a second apiece
 FEW_UNITS = MBConvFamily("few-units", (8,), 8, (Stage(8, 1, (1, 2), (32,), (3,)),), 16, 1, 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_schedules() -> Iterator[None]:
+    """Two schedules of each unit are compiled and tried out: which is fastest is no promise of a device."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("tvm"):
+            tuning = import_module("hw_profiles.runtimes.tvm_cpu.tuning")
+            every = tuning.compile_candidates
+            patch.setattr(tuning, "compile_candidates", lambda layer, target, limit: every(layer, target, 2))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,17 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Nas = Callable[..., str]
+WriteRun = Callable[..., Path]
+
+# As small as a run can be that measures, trains and exports for itself.
+SMALL: dict[str, dict[str, Any]] = {
+    "profile": {"share": 0.05},
+    "train": {"epochs": 1, "batch_size": 64, "random_subnets": 1},
+    "sample": {"fp32": 4, "quantized": 4},
+    "fit": {"predictor": "ridge"},
+    "search": {"rounds": 1, "finalists": 2, "budget": 100, "batch": 50},
+    "export": {"count": 1},
+}
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +55,18 @@ def nas(start: Start) -> Nas:
         return printed
 
     return command
+
+
+@pytest.fixture(scope="session")
+def small_run(quick_measuring: str) -> WriteRun:
+    """Writes the configuration of a small run, with other settings where sections are given."""
+
+    def write(path: Path, **changes: dict[str, Any]) -> Path:
+        sections = {name: {**SMALL.get(name, {}), **changes.get(name, {})} for name in {**SMALL, **changes}}
+        path.write_text(tomli_w.dumps(sections) + quick_measuring)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

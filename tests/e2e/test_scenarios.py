@@ -7,20 +7,20 @@ import pytest
 
 from nas.cli.main import main
 from supernet.registry import FAMILIES
-from tests.e2e.test_text import SECTIONS, written
+from tests.e2e.test_text import written
 
 
 @pytest.mark.slow
 def test_decoders_are_searched_in_scenarios_and_exported_with_a_cache(
     read: Any,
-    quick_measuring: str,
+    small_run: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(FAMILIES, "tiny-decoder", "tests.nas.tiny_decoder:tiny_decoder")  # type: ignore[call-overload]
-    config, text, folder = tmp_path / "run.toml", tmp_path / "it.txt", tmp_path / "run"
-    config.write_text(SECTIONS + quick_measuring)
+    text, folder = tmp_path / "it.txt", tmp_path / "run"
+    config = small_run(tmp_path / "run.toml")
     text.write_text(written(8_000))
     words = [
         "--data",

@@ -15,39 +15,12 @@ from nas.run.reporting import QUIET
 from nas.run.run import find_run
 from supernet.registry import FAMILIES
 
-SECTIONS = """
-[profile]
-share = 0.05
-
-[train]
-epochs = 1
-batch_size = 64
-random_subnets = 1
-
-[sample]
-fp32 = 4
-quantized = 4
-
-[fit]
-predictor = "ridge"
-
-[search]
-rounds = 1
-finalists = 2
-budget = 100
-batch = 50
-
-[export]
-count = 1
-"""
 WORDS = ("def", "return", "self", "import", "class", "lambda", "value", "if", "else", "yield", "None")
 
 
 @pytest.fixture
-def config(quick_measuring: str, tmp_path: Path) -> Path:
-    path = tmp_path / "run.toml"
-    path.write_text(SECTIONS + quick_measuring)
-    return path
+def config(small_run: Any, tmp_path: Path) -> Path:
+    return Path(small_run(tmp_path / "run.toml"))
 
 
 @pytest.fixture(autouse=True)

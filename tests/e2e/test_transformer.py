@@ -5,42 +5,11 @@ from typing import Any
 
 import pytest
 
-SECTIONS = """
-[space]
-name = "digits-vit"
-
-[profile]
-share = 0.05
-
-[train]
-epochs = 1
-batch_size = 256
-random_subnets = 1
-
-[sample]
-fp32 = 4
-quantized = 4
-
-[fit]
-predictor = "ridge"
-
-[search]
-rounds = 1
-finalists = 2
-budget = 100
-batch = 50
-
-[export]
-count = 1
-"""
-
 
 @pytest.mark.slow
-def test_a_run_on_transformers_ends_with_verified_files(
-    nas, read, quick_measuring: str, tmp_path: Path
-) -> None:
-    config, folder = tmp_path / "run.toml", tmp_path / "run"
-    config.write_text(SECTIONS + quick_measuring)
+def test_a_run_on_transformers_ends_with_verified_files(nas, read, small_run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = small_run(tmp_path / "run.toml", space={"name": "digits-vit"}, train={"batch_size": 256})
     nas("run", config, "-o", folder)
     front: dict[str, Any] = read(folder / "front.json")
     assert front["space"]["name"] == "digits-vit"

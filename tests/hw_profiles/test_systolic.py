@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -170,7 +170,6 @@ def test_describes_itself() -> None:
 # -- what must hold for every layer --------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
 @given(convolutions())
 def test_time_and_energy_are_positive_and_no_faster_than_the_array(layer: Layer) -> None:
     peak = (
@@ -182,7 +181,6 @@ def test_time_and_energy_are_positive_and_no_faster_than_the_array(layer: Layer)
     assert energy_j(layer) > 0
 
 
-@settings(max_examples=60, deadline=None)
 @given(convolutions(), BITS, BITS)
 def test_more_bits_are_never_faster(layer: Layer, weight_bits: int, activation_bits: int) -> None:
     more = layer.with_formats(
@@ -192,7 +190,6 @@ def test_more_bits_are_never_faster(layer: Layer, weight_bits: int, activation_b
     assert cycles(more) >= cycles(layer)
 
 
-@settings(max_examples=60, deadline=None)
 @given(convolutions())
 def test_twice_the_channels_are_never_cheaper(layer: Layer) -> None:
     channels, *size = layer.in_shape

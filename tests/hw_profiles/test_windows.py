@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -65,7 +65,6 @@ BEYOND = Layer.of(
 
 @given(layers("fp32"), st.integers(0, 2**16))
 @example(BEYOND, 0)
-@settings(max_examples=60)
 def test_real_windows_are_torchs(layer: Layer, seed: int) -> None:
     rng = np.random.default_rng(seed)
     numbers, (x,) = random_numbers(layer, rng), random_inputs(layer, rng)
@@ -76,7 +75,6 @@ def test_real_windows_are_torchs(layer: Layer, seed: int) -> None:
 
 
 @given(layers("int8"), st.integers(0, 2**16))
-@settings(max_examples=60)
 def test_integer_windows_are_the_real_ones_up_to_rounding(layer: Layer, seed: int) -> None:
     rng = np.random.default_rng(seed)
     numbers, (x,) = random_numbers(layer, rng), random_inputs(layer, rng)

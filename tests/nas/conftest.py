@@ -1,24 +1,35 @@
 """Images in which nothing is to be learned, for what does not depend on learning."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from alembic.util import pyfiles
 from PIL import Image
+
+from supernet.families.family import FAMILIES, Family, load_family
 
 WriteImages = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _known_migrations() -> Iterator[None]:
-    """Optuna runs the files of all its migrations whenever a storage is opened: here once, as they stay what
-    they are.
+def _families_made_once() -> Iterator[None]:
+    """Runs that ask for the same registered family share it: it never changes, and what all of its networks
+    cost is worked out once, not by every command.
     """
+    made: dict[object, Family] = {}
+
+    def load(name: str, **settings: Any) -> Family:
+        if name not in FAMILIES:  # a file or a plug-in, which may be another one next time
+            return load_family(name, **settings)
+        key = (name, FAMILIES[name], *sorted(settings.items()))
+        if key not in made:
+            made[key] = load_family(name, **settings)
+        return made[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyfiles, "load_module_py", cache(pyfiles.load_module_py))
+        patch.setattr("nas.run.run.load_family", load)
         yield
 
 

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kendalltau
@@ -142,7 +142,6 @@ def test_calibration_mends_a_wrong_spread(too_narrow: float) -> None:
     assert coverage(errors[1000:], std_scale * spread[1000:]) == pytest.approx(NOMINAL, abs=0.03)
 
 
-@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 120))
 def test_a_new_error_is_inside_with_the_nominal_probability(seed: int, n: int) -> None:
     """Exact: each of n + 1 exchangeable scores is as likely to be the new one, so all are, in turn."""

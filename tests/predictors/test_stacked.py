@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
@@ -62,7 +62,6 @@ def exhaustive_weights(errors: np.ndarray, odds: np.ndarray, steps: int = 50) ->
     return min(penalised(np.array(one) / steps, errors, odds) for one in grid)
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 @example(1807)  # one falls below the least weight only after another one was left out
 def test_weights_err_no_more_than_any_on_a_grid(seed: int) -> None:
@@ -128,7 +127,6 @@ def test_equal_targets_are_no_trouble() -> None:
 # -- time ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50)
 @given(st.integers(FEWEST, 5000), st.floats(0, 100), st.permutations(list(MEMBERS)))
 def test_what_is_tried_keeps_to_the_limit(n: int, limit_s: float, names: list[str]) -> None:
     chosen = affordable(names, n, limit_s)

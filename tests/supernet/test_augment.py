@@ -2,13 +2,12 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supernet.data.augment import cutout, mixup, shift_and_flip
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     n=st.integers(0, 5),
     channels=st.sampled_from([1, 3]),

@@ -27,7 +27,6 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 999), st.integers(2, 9), st.integers(1, 5))
 def test_small_errors_have_the_length_of_their_divergence(seed: int, classes: int, steps: int) -> None:
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
@@ -32,7 +32,6 @@ def softmax(values: np.ndarray) -> np.ndarray:
 # -- values --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 999), st.integers(20, 60), st.integers(2, 9))
 def test_class_scores_against_torch_and_scikit_learn(seed: int, count: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
@@ -64,7 +63,6 @@ def test_class_scores_against_torch_and_scikit_learn(seed: int, count: int, clas
     assert errors["kl"] == pytest.approx(single.std(ddof=1) / np.sqrt(count), rel=1e-5)
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 999), st.sampled_from(["float32", "float16", "float64"]), st.booleans())
 def test_a_network_is_like_itself(seed: int, dtype: str, batched: bool) -> None:
     made = logits(30, 7, seed=seed).astype(dtype)
@@ -166,7 +164,6 @@ def test_infinities_of_a_mask_are_equal() -> None:
     assert 20 < values["snr"] < 40
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 999), st.integers(2, 9))
 def test_nothing_depends_on_the_order_of_classes_or_samples(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)

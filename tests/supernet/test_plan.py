@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -45,7 +45,6 @@ def walked(plan: Plan, slowness: Callable[[float], float]) -> tuple[Plan, float,
 
 
 @given(costs, st.floats(0.01, 5.0), st.integers(200, 2_000), st.floats(0.5, 2.0), st.floats(0.5, 2.0))
-@settings(max_examples=60, deadline=None)
 def test_the_budget_is_kept_and_the_schedule_walked_to_its_end(
     drawn: list[tuple[float, float]], last: float, steps: int, first_half: float, second_half: float
 ) -> None:
@@ -125,7 +124,6 @@ def test_a_shorter_budget_leaves_more_out(family: Family, budget: str, left_out:
 
 
 @given(st.integers(60, 100_000))
-@settings(max_examples=30, deadline=None)
 def test_more_time_never_gives_fewer_passes(seconds: int) -> None:
     family = load_family("digits-mbconv", in_channels=1, classes=10)
     for config in (TrainConfig(schedule="largest"), TrainConfig(schedule="shrinking")):
@@ -193,18 +191,18 @@ def state_of(path: Path, family: Family) -> dict[str, Any]:
 
 
 def test_a_training_ends_with_its_budget_and_keeps_its_plan(
-    family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "time", Clock(0.5))
     config = TrainConfig(budget="60s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
     path, lines = tmp_path / "last.pt", []
-    begun = list(islice(train(few_digits, family, config, path, lines), 20))
+    begun = list(islice(train(few_digits, small_family, config, path, lines), 20))
     assert lines[0].startswith("in 60s: about ")
-    former = read_plan(state_of(path, family)["plan"])
+    former = read_plan(state_of(path, small_family)["plan"])
     assert math.isfinite(former.budget_s)
-    rest = list(train(few_digits, family, config, path, lines))
+    rest = list(train(few_digits, small_family, config, path, lines))
     assert len(lines) == 2  # a plan is made once
-    state = state_of(path, family)
+    state = state_of(path, small_family)
     plan = read_plan(state["plan"])
     assert plan.legs[: len(former.legs)] == former.legs
     assert replace(plan, legs=()) == replace(former, legs=())
@@ -221,16 +219,16 @@ def train(
 
 
 def test_finding_a_plan_can_be_interrupted(
-    family: Family, few_digits: ImageClassification, tmp_path: Path
+    small_family: Family, few_digits: ImageClassification, tmp_path: Path
 ) -> None:
     config, path = TrainConfig(budget="1h", batch_size=16), tmp_path / "last.pt"
     with pytest.raises(KeyboardInterrupt):
-        next(loop.train(family, few_digits, config, path, seed=1, stop=lambda: True))
+        next(loop.train(small_family, few_digits, config, path, seed=1, stop=lambda: True))
     assert not path.exists()
 
 
 def test_interruptions_between_corrections_change_nothing(
-    family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrainConfig(budget="60s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
     monkeypatch.setattr(Plan, "is_due", lambda plan, step: False)  # the clock is all that differs
@@ -239,9 +237,9 @@ def test_interruptions_between_corrections_change_nothing(
         monkeypatch.setattr(loop, "time", Clock(1.0))
         path = tmp_path / f"{name}.pt"
         for stop in stops:
-            list(islice(train(few_digits, family, config, path, []), stop))
-        list(train(few_digits, family, config, path, []))
-        results.append(state_of(path, family))
+            list(islice(train(few_digits, small_family, config, path, []), stop))
+        list(train(few_digits, small_family, config, path, []))
+        results.append(state_of(path, small_family))
     whole, resumed = results
     assert whole["plan"] == resumed["plan"]
     assert whole["losses"].tolist() == resumed["losses"].tolist()

@@ -168,7 +168,6 @@ def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     assert np.allclose(overruled.inputs["x"][:, 0], images / 255, atol=1e-5)
 
 
-@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.sampled_from(["mean", "std", "imgsz", "names", "preprocess", "scale", "layout"]), st.text()
@@ -340,7 +339,7 @@ def test_arrays_that_cannot_be_used_are_one_line(tmp_path: Path) -> None:
     assert "no such file" in refusal(str(tmp_path / "absent.npy"), [NCHW])
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(8, 20), st.lists(st.integers(1, 5), min_size=0, max_size=4), st.booleans(), st.integers(0, 99)
 )

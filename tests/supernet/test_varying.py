@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -31,7 +31,6 @@ def at(value: Any, genes: tuple[int, ...]) -> Any:
     return known.values[known.index[tuple(genes[column] for column in known.columns)]]
 
 
-@settings(max_examples=40, deadline=None)
 @given(tables())
 def test_arithmetic_is_that_of_the_options(values: tuple[Any, ...]) -> None:
     a, b, c, d = values
@@ -52,7 +51,6 @@ def test_arithmetic_is_that_of_the_options(values: tuple[Any, ...]) -> None:
     assert combined["cancelled"][0] == 0  # what depends on nothing is no table
 
 
-@settings(max_examples=40, deadline=None)
 @given(tables())
 def test_a_table_has_no_axis_and_no_value_too_many(values: tuple[Any, ...]) -> None:
     a, b, _, _ = values

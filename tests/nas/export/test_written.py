@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -98,7 +98,6 @@ NAMES = st.sampled_from(["a/1", "a/2", "b/1", "c"])
 FOLDERS = st.dictionaries(NAMES, st.binary(max_size=2), max_size=4)
 
 
-@settings(max_examples=30)
 @given(exports=st.lists(FOLDERS, min_size=1, max_size=4), edits=st.lists(FOLDERS, min_size=4, max_size=4))
 def test_no_byte_of_others_is_ever_lost(
     exports: list[dict[str, bytes]],

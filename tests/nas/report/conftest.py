@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ OBJECTIVES = [
 INT8_SPEED = {"conv": 2.2, "stem": 0.7, "linear": 1.3, "add": 0.9, "add_converted": 0.9, "pool": 0.8}
 
 
+@cache
 def layer_s(layer: Layer) -> float:
     """A made-up cost in seconds: int8 helps 1x1 convolutions and hurts most depthwise ones."""
     fp32_s = 4e-7 + macs(layer) / 4e10 + np.prod(layer.in_shape) / 5e10
@@ -92,7 +94,7 @@ def front_entries(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Finalists and other networks, the former the best of many by made-up accuracy and latency."""
     space = family.space()
-    candidates = [space.candidate(genome) for genome in space.sample(1500, rng=rng)]
+    candidates = [space.candidate(genome) for genome in space.sample(400, rng=rng)]
     drawn = [entry(family, candidate, rng, layers=True) for candidate in candidates]
     drawn.sort(key=lambda e: e["measured"]["latency"]["value"])
     best, front = 0.0, []
@@ -101,7 +103,7 @@ def front_entries(
             best = document["measured"]["accuracy"]["value"]
             front.append(document)
     chosen = {document["id"] for document in front}
-    others = [document for document in drawn if document["id"] not in chosen][::10]
+    others = [document for document in drawn if document["id"] not in chosen][::4]
     for document in others:
         del document["layers"]
     for document in others[::2]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.search.acquisition import choose_batch, probability_to_dominate, quadrature_points
@@ -43,7 +43,6 @@ def test_spots_hold_the_volume_that_is_left() -> None:
     assert (probability_to_dominate(mean, np.zeros((1, 2)), spots.values) == 1).all()
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(0, 12))
 def test_batches_are_distinct_rows_for_any_number_of_objectives(seed: int, m: int, k: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -70,7 +70,6 @@ def test_few_networks_within_the_limit_count_as_they_are_and_none_is_hopeless() 
     assert qt_score(loss, latency_s, 0.5) == pytest.approx(1e-5 / (0.08 / 1e-5) ** 0.01)
 
 
-@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 1000), limits=st.lists(st.floats(0.1, 1.0), min_size=2, max_size=6))
 def test_more_time_never_scores_less(seed: int, limits: list[float]) -> None:
     rng = np.random.default_rng(seed)
@@ -135,7 +134,6 @@ def test_uniform_spaces_have_one_type_and_go_from_narrow_to_wide() -> None:
         assert windows.tolist() == [[w] * STAGES for w in range(WINDOWS)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_mutants_differ_in_one_stage_and_exist(seed: int) -> None:
     rng, table = np.random.default_rng(seed), small_table(without=(1, 2, 0))

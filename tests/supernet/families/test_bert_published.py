@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -31,7 +31,6 @@ def same(first: PublishedRows, second: PublishedRows) -> bool:
     return all(np.array_equal(each, vars(second)[name]) for name, each in vars(first).items())
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(counts, heads, widths, bits), min_size=1, max_size=4))
 def test_rows_come_back_as_they_were(
     subnets: list[tuple[int, list[int], list[int], list[int]]],
@@ -40,7 +39,6 @@ def test_rows_come_back_as_they_were(
     assert same(to_published(SPACE, from_published(SPACE, published)), published)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_genomes_come_back_as_they_were(seed: int) -> None:
     genomes = SPACE.sample(5, rng=np.random.default_rng(seed))

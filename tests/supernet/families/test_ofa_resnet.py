@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -268,7 +268,6 @@ def test_every_row_of_the_joint_data_is_a_candidate_and_back(data_file: DataFile
         assert len(set(data["top1"][rows].tolist())) == 1
 
 
-@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_candidates_are_published_ones_and_back(seed: int) -> None:
     space = FAMILY.space()

@@ -5,7 +5,7 @@ real numbers.
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("tvm")  # the numbers of a network are read as its kernels take them
@@ -113,7 +113,6 @@ NORM = parse_key('LayerNormalization batch,4,24:int16 none w=fp32 {"to":"int8","
     st.floats(0.01, 2),
     st.sampled_from([0.0, 1e-3, 1.0, -0.5]),
 )
-@settings(max_examples=60, deadline=None)
 def test_norms_are_near_real_ones(seed: int, scale: float, spread: float, gamma: float) -> None:
     """Also of rows that spread little, and of channels whose gamma is nothing."""
     rng = np.random.default_rng(seed)

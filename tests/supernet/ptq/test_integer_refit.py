@@ -5,7 +5,7 @@ fit has not seen.
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("tvm")  # as for the networks that it is tried on
@@ -35,7 +35,6 @@ def test_answers_to_unseen_examples_are_as_near_or_nearer(name: str, monkeypatch
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
 def test_a_ridge_finds_the_matrix_or_keeps_its_own(seed: int, features: int, outputs: int) -> None:
     rng = np.random.default_rng(seed)
     true, offset = rng.normal(size=(outputs, features)), rng.normal(size=outputs)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -81,7 +81,6 @@ def test_rounding_errors_fall_by_a_factor_of_sixteen_with_two_bits_more() -> Non
     assert 12 < errors[2] / errors[1] < 20
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_the_allocation_is_the_cheapest_of_all(data: st.DataObject) -> None:
     layers = data.draw(st.integers(1, 5))
