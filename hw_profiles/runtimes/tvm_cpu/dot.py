@@ -7,12 +7,14 @@ vectors of bytes, and none of them says how large a weight may be.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import s_tir
+from tvm.script.parser import tirx
 
 from hw_profiles.graph.formats import element_types
 from hw_profiles.graph.layer import FP32, Layer
@@ -29,7 +31,7 @@ ALL_CODES = 128  # no magnitude of a signed byte is larger
 EXACT = "int8-exact"  # the weight format that keeps all codes where `int8` is reduced to fewer
 
 _SIGNATURE = """
-@T.prim_func(s_tir=True)
+@text.prim_func(s_tir=True)
 def intrinsic(
     A: T.Buffer({shape}, "uint8", offset_factor=1),
     B: T.Buffer(({lanes}, 4), "int8", offset_factor=1),
@@ -136,8 +138,17 @@ class Instruction:
             }
             values |= {part: text.format(**values) for part, text in asdict(inputs).items()}
             texts = ((_SIGNATURE + body).format(**values) for body in (_DESCRIPTION, _IMPLEMENTATION))
-            s_tir.TensorIntrin.register(name, *map(tvm.script.from_source, texts))
+            s_tir.TensorIntrin.register(name, *map(_parsed, texts))
         return name
+
+
+def _parsed(text: str) -> Any:
+    """Return a function of TVM's script. The parser needs a decorator for its keywords; TVM's own looks
+    through all frames and modules for a class around the function, .3 s in a large process.
+    """
+    decorated = SimpleNamespace(dispatch_token=tirx.prim_func.dispatch_token)
+    names = {"T": tirx, "text": SimpleNamespace(prim_func=lambda **keywords: decorated)}
+    return tvm.script.from_source(text, names)
 
 
 def _vector(dtype: str, bits: int) -> str:
