@@ -2,7 +2,10 @@
 group: `trilobit.devices`, `trilobit.spaces`, `trilobit.formats`, `trilobit.searchers`, `trilobit.predictors`.
 """
 
+import os
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from typing import Any
@@ -26,7 +29,18 @@ DEVICES: Mapping[str, str] = {
 
 def plugins(group: str) -> dict[str, str]:
     """Return what installed plug-ins add to the registry `group`, for example `trilobit.devices`."""
-    return {point.name: point.value for point in entry_points(group=group)}
+    return {point.name: point.value for point in _installed(_places()).select(group=group)}
+
+
+@lru_cache(maxsize=1)
+def _installed(places: tuple[tuple[str, int], ...]) -> Any:
+    """Return all entry points, to select from; even for one group a file of every package is read."""
+    return entry_points()
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Return where packages are installed, and when something was last."""
+    return tuple((path, os.stat(path or ".").st_mtime_ns) for path in sys.path if os.path.exists(path or "."))
 
 
 def names(group: str, builtin: Mapping[str, str]) -> dict[str, str]:

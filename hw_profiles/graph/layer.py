@@ -337,6 +337,7 @@ def at_size(layer: Layer, height: int, width: int) -> Layer:
     return changed(layer, in_shape=(layer.in_shape[0], height, width))
 
 
+@lru_cache(maxsize=2**14)
 def parse_key(key: str) -> Layer:
     """Return the layer of a key: the inverse of `Layer.key`.
 

@@ -1,9 +1,12 @@
 """A device is one string: what it stands for, and what is said of one that stands for nothing."""
 
+import os
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from hw_profiles import registry
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import choice_of, choose, open_device
 
@@ -58,3 +61,21 @@ def test_what_a_device_calls_itself_says_how_to_open_it_again(profile_file: Path
     assert choice.open().describe() == info
     assert choice_of(open_device("systolic:bitfusion").describe()) is None
     assert choice_of(open_device(f"recorded:{profile_file}").describe()) is None
+
+
+def test_packages_are_read_once_and_again_when_one_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[int] = []
+    monkeypatch.setattr(registry, "entry_points", lambda: (readings.append(1), entry_points())[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    os.utime(tmp_path, ns=(0, 0))
+    for group in ("trilobit.devices", "trilobit.formats", "trilobit.devices"):
+        assert "mine" not in registry.plugins(group)
+    assert len(readings) == 1
+    installed = tmp_path / "mine-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[trilobit.devices]\nmine = mine:DEVICE\n")
+    assert registry.plugins("trilobit.devices")["mine"] == "mine:DEVICE"
+    assert "mine" not in registry.plugins("trilobit.formats")

@@ -33,6 +33,16 @@ def _families_made_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _rough_predictions() -> Iterator[None]:
+    """What units take that a recorded profile lacks is predicted roughly: how well is the business of
+    `tests/predictors`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("predictors.latency.kernels.STEPS", 4)
+        yield
+
+
 @pytest.fixture(scope="session")
 def write_images() -> WriteImages:
     """Writes a folder of noisy images, twelve of each class: a pass is one step."""

@@ -40,9 +40,6 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_measuring: str)
     """Rough but fast, with the default space and the formats that it has where integer sums are exact."""
     monkeypatch.setattr("nas.stages.profile.FITTED", 2)
     monkeypatch.setattr("nas.stages.profile.HELD_OUT", 1)
-    monkeypatch.setattr(
-        "predictors.latency.kernels.STEPS", 4
-    )  # nothing here is of how well units are predicted
     path = tmp_path / "quick.toml"
     path.write_text(quick_measuring + '[space]\nformats = ["fp32", "int8"]\n')
     return path
