@@ -1,7 +1,7 @@
 """Finalists measured through their files on the device."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
@@ -42,14 +42,19 @@ class DeviceEvaluator:
 
     builder: NetworkBuilder
 
-    def measure(self, candidates: Sequence[Candidate]) -> Iterator[Evaluation]:
+    def measure(
+        self, candidates: Sequence[Candidate], on_found: Callable[[int], None] = lambda done: None
+    ) -> Iterator[Evaluation]:
         """Yield the evaluation of each candidate: its metrics on search-validation through what the
         device runs (`nas.evaluation.through`), the median and IQR of its latency and the load then, and its
         bytes; known ones cost nothing.
 
         A candidate that the device cannot run gets the largest latency there is.
+
+        Args:
+            on_found: told how many are there: by a cluster in any order.
         """
-        results = self.measuring.results(candidates)
+        results = self.measuring.results(candidates, lambda done, _: on_found(done))
         for candidate, (values, attributes) in zip(candidates, results, strict=True):
             if "iqr_s" not in attributes:
                 raise TrilobitError(

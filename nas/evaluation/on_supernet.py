@@ -1,6 +1,6 @@
 """Evaluations on the supernet, which a predictor learns from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -23,11 +23,20 @@ class SupernetEvaluator:
 
     builder: NetworkBuilder
 
-    def sample(self, candidates: Sequence[Candidate]) -> Iterator[float]:
+    def sample(
+        self,
+        candidates: Sequence[Candidate],
+        on_found: Callable[[int, float], None] = lambda done, value: None,
+    ) -> Iterator[float]:
         """Yield the main metric on search-validation in simulation, one after the other; known ones cost
         nothing.
+
+        Args:
+            on_found: told how many are there, and the last of them: by a cluster in any order.
         """
-        return (values[self.builder.metric] for values, _ in self.sampling.results(candidates))
+        metric = self.builder.metric
+        results = self.sampling.results(candidates, lambda done, result: on_found(done, result[0][metric]))
+        return (values[metric] for values, _ in results)
 
     @property
     def samples(self) -> EvaluationStore:

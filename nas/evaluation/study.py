@@ -1,6 +1,6 @@
 """One kind of evaluation: results in the order in which they are asked for, whatever order they come in."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from nas.evaluation.store import EvaluationStore, Result
 from supernet.space.space import Candidate
 
 Evaluate = Callable[[Sequence[Candidate]], Iterator[tuple[Candidate, Result]]]
+Found = Callable[[int, Result], None]  # how many of those that were asked for are there, and the last of them
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,27 @@ class Study:
     def _required(self) -> None:
         self.require(self.store)
 
-    def results(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
+    def results(
+        self, candidates: Sequence[Candidate], on_found: Found = lambda done, result: None
+    ) -> Iterator[Result]:
         """Yield the candidates' results in order; known ones cost nothing. Each is kept as soon as it is
         there.
+
+        Args:
+            on_found: told of each result when it is there, which may be long before its turn.
 
         Raises:
             TrilobitError: an evaluation, or the storage, fails; what was evaluated until then is kept.
         """
         group = self.group or max(1, len(candidates))
         for start in range(0, len(candidates), group):
-            yield from self._evaluated(candidates[start : start + group])
+            yield from self._evaluated(candidates[start : start + group], start, on_found)
 
-    def _evaluated(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
-        waiting = deque(candidates)
+    def _evaluated(self, candidates: Sequence[Candidate], done: int, on_found: Found) -> Iterator[Result]:
+        waiting, times = deque(candidates), Counter(candidates)
+        for candidate, count in times.items():
+            if (known := self.store.get(candidate)) is not None:
+                on_found(done := done + count, known)
         yield from self._known(waiting)
         missing = [c for c in dict.fromkeys(waiting) if self.store.get(c) is None]
         if missing:
@@ -59,6 +68,7 @@ class Study:
         with closing(self.evaluate(missing)) as evaluated:  # type: ignore[type-var]
             for candidate, result in evaluated if missing else ():
                 self.store.add(candidate, *result)
+                on_found(done := done + times[candidate], result)
                 yield from self._known(waiting)
         assert not waiting, "an evaluation was left out"
 

@@ -45,13 +45,16 @@ def measure_finalists(
     evaluator: DeviceEvaluator, candidates: Sequence[Candidate], update: Update, *, done: int
 ) -> Measurements:
     """Return the measured values of candidates, and show how far that is."""
-    measured: Measurements = {}
+    there = 0
+
+    def tell(found: int) -> None:
+        nonlocal there
+        there = found
+        update(done + found, "finalists")
+
     update(done, "")
-    with tell_of_waiting(lambda note: update(done + len(measured), note)):
-        for evaluation in evaluator.measure(candidates):
-            measured[evaluation.candidate] = evaluation
-            update(done + len(measured), "finalists")
-    return measured
+    with tell_of_waiting(lambda note: update(done + there, note)):
+        return {evaluation.candidate: evaluation for evaluation in evaluator.measure(candidates, tell)}
 
 
 def foresee(context: SearchContext, predictor: Predictor, candidates: Sequence[Candidate]) -> Foreseen:

@@ -100,11 +100,12 @@ def run_sample(run: Run, reporter: Reporter) -> None:
 
         def evaluate(genomes: Genomes) -> np.ndarray:
             nonlocal done
-            answers = []
-            for value in evaluator.sample([space.candidate(genome) for genome in genomes]):
-                done += 1
-                answers.append(value)
-                update(done, f"{metric.name} {show(metric, value)}")
+
+            def tell(found: int, value: float, before: int = done) -> None:
+                update(before + found, f"{metric.name} {show(metric, value)}")
+
+            answers = list(evaluator.sample([space.candidate(genome) for genome in genomes], tell))
+            done += len(answers)
             return -metric.to_min(np.array(answers))  # more is better
 
         samples = sample(plan(run), evaluate)

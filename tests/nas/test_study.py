@@ -66,6 +66,10 @@ def study(folder: Path, evaluate: Evaluate, group: int | None = None) -> Study:
     return Study("supernet-1", partial(stored, folder), evaluate, group)
 
 
+def study_in(store: Remembered, permute: Sequence[int], group: int | None) -> Study:
+    return Study("any", lambda: store, Evaluated(permute), group)  # type: ignore[arg-type,return-value]
+
+
 def accuracies(results: Iterator[Result]) -> list[float]:
     return [values["accuracy"] for values, _ in results]
 
@@ -86,6 +90,38 @@ def test_the_order_of_results_does_not_depend_on_the_order_of_completion(
     assert accuracies(found) == list(map(accuracy, asked))
     assert len(evaluated.seen) == len(set(evaluated.seen)) == len(set(asked) - known)
     assert set(store.known) == set(asked) | known
+
+
+@given(
+    permute=st.permutations(range(len(CANDIDATES))),
+    asked=st.lists(st.sampled_from(CANDIDATES), max_size=9),
+    known=st.sets(st.sampled_from(CANDIDATES)),
+    group=st.sampled_from([None, 1, 4]),
+)
+def test_what_is_there_is_told_before_its_turn(
+    permute: list[int], asked: list[Candidate], known: set[Candidate], group: int | None
+) -> None:
+    store, told = Remembered(), list[tuple[int, float]]()
+    for candidate in known:
+        store.add(candidate, *result(candidate))
+    seen = study_in(store, permute, group).results(
+        asked, lambda n, each: told.append((n, each[0]["accuracy"]))
+    )
+    assert accuracies(seen) == list(map(accuracy, asked))
+    counts = [count for count, _ in told]
+    assert counts == sorted(counts)
+    assert counts[-1:] == ([len(asked)] if asked else [])
+    assert {value for _, value in told} == set(map(accuracy, asked))
+
+
+def test_the_last_to_come_holds_up_nothing_that_is_told() -> None:
+    """The first of three is the last to come."""
+    told: list[int] = []
+    found = study_in(Remembered(), [2, 0, 1, 3, 4, 5], None).results(
+        CANDIDATES[:3], lambda n, _: told.append(n)
+    )
+    assert next(found) == result(CANDIDATES[0])
+    assert told == [1, 2, 3]
 
 
 @pytest.mark.parametrize("group", [None, 1, 4])

@@ -127,11 +127,7 @@ class TuneContext:
         self, genomes: Genomes, on_done: Callable[[int], None] = lambda done: None
     ) -> list[PolicyQuality]:
         """Return what policies (n, g) are like on the examples that policies are compared on."""
-        qualities = []
-        for quality in self.choosing.evaluate(genomes):
-            qualities.append(quality)
-            on_done(len(qualities))
-        return qualities
+        return list(self.choosing.evaluate(genomes, on_done))
 
     def divergences(self, qualities: list[PolicyQuality]) -> Floats:
         """Return (n,) how far policies are from the original; NaN where the file fails."""

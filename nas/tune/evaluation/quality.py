@@ -126,11 +126,17 @@ class QualityStore:
         stored = self.store.get(self.comparison.space.candidate(genome))
         return None if stored is None else _read(*stored)
 
-    def evaluate(self, genomes: Genomes) -> Iterator[PolicyQuality]:
-        """Yield what each policy (n, g) is like, in order."""
+    def evaluate(
+        self, genomes: Genomes, on_done: Callable[[int], None] = lambda done: None
+    ) -> Iterator[PolicyQuality]:
+        """Yield what each policy (n, g) is like, in order.
+
+        Args:
+            on_done: told how many are there: by a cluster in any order.
+        """
         study = Study("policies", lambda: self.store, self._evaluate, None)
         candidates = [self.comparison.space.candidate(genome) for genome in genomes]
-        return (_read(*result) for result in study.results(candidates))
+        return (_read(*result) for result in study.results(candidates, lambda done, _: on_done(done)))
 
     def _evaluate(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
         genomes = np.array([candidate.genes for candidate in candidates], np.int16)
