@@ -246,7 +246,8 @@ def _made(ruler: Ruler, seed: int) -> dict[str, bytes]:
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((CALIBRATED_ON, 1, 3, PIXELS, PIXELS)).astype(np.float32)
     calibration = Samples({INPUT: images})
-    files = reference_files(content, partial(all_int8, content, calibration), calibration, device_kind("ort"))
+    own, recipes = partial(all_int8, content, calibration), device_kind("ort").recipes
+    files = reference_files(content, own, calibration, recipes)
     return {
         ORIGINAL if file.name == ORIGINAL else f"int8: {file.title}": file.model
         for file in files

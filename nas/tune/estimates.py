@@ -13,7 +13,7 @@ from nas.run.tune_config import TuneSection
 from nas.search.units import UNITS
 from nas.tune.policies.first_policies import evaluations_for
 from nas.tune.result.judge import FINALISTS, turns_of
-from nas.tune.setup.libraries import library_s
+from nas.tune.setup.libraries import first_library, library_s
 from nas.tune.setup.times import BUDGET_S, BUDGET_SHARE, RUNS
 from nas.tune.setup.tuning import Tuning
 from nas.tune.timing.batches import Effort, plan_effort
@@ -184,9 +184,10 @@ def affordable(work: Work, costs: Costs, budget_s: float) -> Work:
 
 
 def measure_costs(tuning: Tuning) -> Costs:
-    """Return what one step takes on this machine as busy as it is now."""
+    """Return what one step takes on the device as busy as it is now."""
+    content = tuning.original if tuning.times_original else first_library(tuning.runtime, tuning.model)
     start = time.perf_counter()
-    executable = tuning.runtime.compile(Artifact(tuning.original))
+    executable = tuning.runtime.compile(Artifact(content))
     open_s = time.perf_counter() - start
     feed = tuning.samples.feed(0)
     executable.run(feed)

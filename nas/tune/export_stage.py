@@ -26,7 +26,7 @@ from nas.run.reporting import Reporter, progress_bar
 from nas.run.tuned_document import TunedFront, TunedNetwork
 from nas.tune.evaluation.context import TuneContext
 from nas.tune.result.examination import MadeUp, examined, made_up_for
-from nas.tune.setup.libraries import built_library
+from nas.tune.setup.libraries import built_library, times_files
 from nas.tune.setup.tuning import Tuning
 from supernet.ptq.quantization import Quantization
 
@@ -135,7 +135,8 @@ class Exporter:
             claims["latency"]["through"] = next(iter(own), MODEL_FILE)
             return {MODEL_FILE: content, **own}, claims
         compiled = self.runtime.compile(Artifact(library.code, "library"))
-        exported = export_tuned_library(library, compiled, self.made_up.inputs, self.made_up.examples)
+        asked = self.made_up.inputs, self.made_up.examples
+        exported = export_tuned_library(library, compiled, *asked, here=times_files(self.runtime))
         claims["latency"]["through"] = LIBRARY  # what was measured; the file beside it has the same formats
         return {MODEL_FILE: content, **exported.files}, {**claims, "library": dict(exported.record)}
 

@@ -117,7 +117,7 @@ def _profile(context: TuneContext, reporter: Reporter) -> None:
                 f"  {effort.policies} policies are timed, which takes about {effort.estimated_s:.0f} s"
             ),
         )
-    if tuning.runtime.artifact != ORIGINAL_KIND:  # a library, which can be made only now
+    if tuning.runtime.artifact != ORIGINAL_KIND and tuning.times_original:  # a library: only now is there one
         time_unchanged(tuning, context.files.content(np.zeros(len(context.space.choices), np.int16)))
     accuracy = context.clock.accuracy(context.clock.measured())
     if accuracy is not None:

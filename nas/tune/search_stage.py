@@ -1,5 +1,7 @@
 """The search of a tune and its end, as one stage that writes `front.json`."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.stats import kendalltau
 
@@ -10,7 +12,7 @@ from nas.tune.evaluation.context import TuneContext
 from nas.tune.policies.space import all_int8, policy_of
 from nas.tune.result.front import make_front
 from nas.tune.result.judge import front_of, judge, pick_for_judging
-from nas.tune.result.references import ReferenceFile, reference_files
+from nas.tune.result.references import ReferenceFile, recipes_of, reference_files
 from nas.tune.search.knowledge import FLOOR, Known, learned_quality, look_up
 from nas.tune.search.limits import resolve_limits
 from nas.tune.search.rounds import run_rounds
@@ -59,13 +61,17 @@ def make_references(context: TuneContext, reporter: Reporter) -> tuple[Reference
     tuning = context.tuning
     everything = all_int8(context.space)
     with reporter.status("make the references") as change:
-        return reference_files(
-            tuning.original,
+        files = reference_files(
+            context.files.original,
             lambda: tuning.write(context.quantization, policy_of(context.space, everything)),
             tuning.parts.calibration,
-            device_kind(tuning.config.device.choice.name),
+            # recipes make files, which a board that runs libraries does not
+            recipes_of(device_kind(tuning.config.device.choice.name)) if tuning.times_original else (),
             on_done=lambda title: change(f"make the references: {title}"),
         )
+    if tuning.times_original:
+        return files
+    return (replace(files[0], title=f"{files[0].title}, as a library"), *files[1:])
 
 
 def unseen_tau(context: TuneContext, known: Known) -> float | None:

@@ -18,7 +18,7 @@ import tvm
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.in_context import alone
 from hw_profiles.runtimes.device import Device, MeasuredDevice
-from hw_profiles.runtimes.runtime import Array, Artifact, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Artifact, KernelTime, TensorInfo
 from hw_profiles.runtimes.transports.agent_client import AgentClient, Refused, sha256_of
 from hw_profiles.runtimes.transports.asking import telling, unable, whoever
 from hw_profiles.runtimes.transports.board import Board
@@ -90,6 +90,10 @@ class TvmHere(EngineHere):
         """Libraries, made by this TVM."""
         return {"name": "library", "options": {"version": tvm.__version__}}
 
+    def on(self, boards: Boards) -> "LibrariesThere":
+        """Return libraries on boards."""
+        return LibrariesThere(self, boards)
+
     def integer_sums(self, run: RunsThere) -> Literal["exact", "saturating", "unknown"]:
         """Return what kernels for this target do."""
         return sums_of(self.local.target).value
@@ -114,6 +118,19 @@ class TvmHere(EngineHere):
 
     def _runner(self, client: AgentClient) -> "partial[tuple[Array, float]]":
         return partial(try_out_there, self.boards, client)
+
+
+@dataclass(frozen=True, eq=False)
+class LibrariesThere(BoardRuntime):
+    """Libraries on boards."""
+
+    here: TvmHere
+
+    def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
+        """Return what the kernels of a library that was built here took when they were tried out there: see
+        `TvmRuntime.kernel_times`.
+        """
+        return self.here.local.kernel_times(artifact, runs)
 
 
 def try_out_there(
@@ -171,4 +188,4 @@ def open_on_boards(options: Any, boards: tuple[Board, ...]) -> Device:
     # what was tuned on boards is kept apart from what was tuned here, or on others of the same target
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", boards[0].name)
     here = TvmHere(reached, options.target, database / f"boards-{name}")
-    return MeasuredDevice(BoardRuntime(here, reached), BoardTransport(reached), alone)
+    return MeasuredDevice(here.on(reached), BoardTransport(reached), alone)

@@ -125,7 +125,7 @@ class TvmRuntime:
 
     def __init__(self, target: TvmTarget, database: Database, trials: Trials) -> None:
         self.target = target
-        self.database, self._trials = database, trials
+        self.database, self.trials = database, trials
         self._modules: dict[str, Any] = {}
         self._built: dict[str, SelfContained] = {}  # by digest, their code left out
         self._libraries: Path | None = None
@@ -183,7 +183,7 @@ class TvmRuntime:
             TrilobitError: no C compiler, or a full disk: nothing that another workload would do without.
         """
         works = [job.workload for job in jobs]
-        units = self._trials(lambda runner: compiled_units(works, self.database, runner))
+        units = self.trials(lambda runner: compiled_units(works, self.database, runner))
         return [self._linked(work, units) for work in works]
 
     def compile(self, artifact: Artifact) -> TvmExecutable | SelfContainedExecutable:

@@ -18,7 +18,7 @@ from hw_profiles.runtimes.tvm_cpu.standalone import is_integer_only
 from nas.checks.check import AnyInput, DisagreementError, TextInput, answers_of, made_up_inputs
 from nas.checks.parity import file_outputs
 from nas.export.library.library import LIBRARY, library_latency
-from nas.export.library.own import own_logits
+from nas.export.library.own import board_database, own_logits
 from nas.export.library.target import ExportedLibrary, library_target
 from nas.export.library.to_tvm import Library, answer_of, build_library, examples, unit_numbers
 from nas.run.run import Run
@@ -46,8 +46,7 @@ def export_library(
     target = library_target(run)
     if not target:
         return None
-    database = run.config.device.settings.get("database")
-    library = build_library(network, target=target, database=Path(database) if database else None)
+    library = _built(run, network, target)
     files = {
         LIBRARY: library.code,
         **examples(library.plan, reads.vocabulary if isinstance(reads, TextInput) else 0),
@@ -64,6 +63,14 @@ def export_library(
         answers = answers_of(expected, exact=library.integer_only)
         record |= {"answers": answers.to_json()}
     return ExportedLibrary(files, record)
+
+
+def _built(run: Run, network: QuantizedGraph, target: str) -> Library:
+    """Return the library, of the kernels that the run's device was measured with."""
+    if (there := board_database(run)) is not None:  # what is tuned there is not tuned here
+        return build_library(network, target=target, database=there, tuned=False)
+    database = run.config.device.settings.get("database")
+    return build_library(network, target=target, database=Path(database) if database else None)
 
 
 def _compared(

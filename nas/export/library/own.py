@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.runtime import Array, Artifact, TensorInfo, single_output
-from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
-from hw_profiles.runtimes.tvm_cpu.elsewhere import TvmHere
+from hw_profiles.runtimes.tvm_cpu.elsewhere import LibrariesThere
 from hw_profiles.runtimes.tvm_cpu.self_contained import Signature
 from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
 from nas.checks.confined import Limits
@@ -61,18 +60,21 @@ def board_library(run: Run, network: QuantizedGraph, target: str) -> Library:
     Raises:
         TrilobitError: a layer has no kernel, or there is no C compiler.
     """
-    runtime = run.device.runtime
-    assert isinstance(runtime, BoardRuntime)
-    assert isinstance(runtime.here, TvmHere)
     answers = int(np.prod([int(size) for size in network.workload.layers[-1].outputs[0].shape[1:]]))
     signature = Signature(
         TensorInfo("image", (None, *network.workload.in_shape), "float32"),
         TensorInfo("output", (None, answers), "float32"),
     )
-    database, first = runtime.here.local.database.folder, ChannelsFirst(image=True)
+    database, first = board_database(run), ChannelsFirst(image=True)
     return build_library(
         network, target=target, database=database, tuned=False, first=first, signature=signature
     )
+
+
+def board_database(run: Run) -> Path | None:
+    """Return the folder of what was tuned on the run's boards; None where it has none."""
+    runtime = None if run.recorded else run.device.runtime
+    return runtime.here.local.database.folder if isinstance(runtime, LibrariesThere) else None
 
 
 def board_outputs(run: Run, library: Library, network: QuantizedGraph, examples: Any) -> Outputs:

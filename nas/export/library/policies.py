@@ -13,12 +13,13 @@ from hw_profiles.graph.formats import FP32
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.windows import map_shape
 from hw_profiles.runtimes.runtime import KernelTime, Runtime, TensorInfo
+from hw_profiles.runtimes.tvm_cpu.elsewhere import LibrariesThere
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan
-from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime
+from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, Units
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, Signature
 from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
 from hw_profiles.runtimes.tvm_cpu.templates import template_of
-from hw_profiles.runtimes.tvm_cpu.tuning import run_locally, tune
+from hw_profiles.runtimes.tvm_cpu.tuning import TrialRunner, tune
 from nas.export.library.to_tvm import build_library
 from nas.export.library.tuned import BuiltLibrary
 from supernet.imported.folding import CLIPPED, Folded, fold
@@ -29,7 +30,7 @@ from supernet.ptq.quantization import Policy, Quantization
 
 @dataclass(frozen=True, eq=False)
 class PolicyLibraries:
-    """Writes policies as libraries for a runtime on this machine, which then runs them.
+    """Writes policies as libraries for a runtime, which then runs them: on this machine, or on boards.
 
     Attributes:
         runtime: of own kernels.
@@ -40,15 +41,16 @@ class PolicyLibraries:
     tuned: bool = True
 
     @classmethod
-    def of(cls, runtime: Runtime) -> Self:
+    def of(cls, runtime: Runtime, *, tuned: bool = True) -> Self:
         """Return what writes for a runtime.
 
         Raises:
             TypeError: it has no kernels of ours.
         """
-        if not isinstance(runtime, TvmRuntime):
+        builder = runtime.here.local if isinstance(runtime, LibrariesThere) else runtime
+        if not isinstance(builder, TvmRuntime):
             raise TypeError(f"{type(runtime).__name__} builds no libraries")
-        return cls(runtime)
+        return cls(builder, tuned)
 
     def library(self, quantization: Quantization, policy: Policy) -> BuiltLibrary:
         """Return a policy as a library, which reads and gives what the model's file does.
@@ -58,12 +60,18 @@ class PolicyLibraries:
         """
         model = quantization.model
         network = quantized_graph(quantization, policy)
-        target, database = self.runtime.target.name, self.runtime.database.folder
+        signature = signature_of(model)
         library = build_library(
-            network, target=target, database=database, tuned=self.tuned, first=_ends(fold(model))
+            network,
+            target=self.runtime.target.name,
+            database=self.runtime.database.folder,
+            tuned=self.tuned,
+            trials=self.runtime.trials,
+            first=_ends(fold(model)),
+            signature=signature,
         )
         layers = tuple(layer.key() for layer in library.plan.workload.layers)
-        signature, kernels = signature_of(model), kernel_times(model, library.plan)
+        kernels = kernel_times(model, library.plan)
         self.runtime.remember(SelfContained(library.code, signature, layers, kernels))
         return BuiltLibrary(library.code, library.target, library.integer_only, signature)
 
@@ -86,9 +94,16 @@ class PolicyLibraries:
         self, layers: Sequence[Layer], on_done: Callable[[int], None] = lambda done: None
     ) -> None:
         """Compile and try out the kernels of these layers that the database lacks."""
-        runner = run_locally if self.tuned else None
-        for done, _ in enumerate(tune(layers, self.runtime.database, runner), start=1):
-            on_done(done)
+
+        def use(runner: TrialRunner | None) -> Units:
+            for done, _ in enumerate(tune(layers, self.runtime.database, runner), start=1):
+                on_done(done)
+            return {}
+
+        if self.tuned:
+            self.runtime.trials(use)
+        else:
+            use(None)
 
 
 def kernel_layers(model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> list[Layer]:

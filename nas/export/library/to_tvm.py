@@ -13,10 +13,12 @@ from pathlib import Path
 from string import Template
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.cache import IDS
 from hw_profiles.reference.integer_ops import UnitNumbers
+from hw_profiles.runtimes.runtime import TensorInfo
 from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
-from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units, default_database
+from hw_profiles.runtimes.tvm_cpu.runtime import Trials, compiled_units, default_database
 from hw_profiles.runtimes.tvm_cpu.self_contained import Signature, described
 from hw_profiles.runtimes.tvm_cpu.standalone import (
     ChannelsFirst,
@@ -27,7 +29,7 @@ from hw_profiles.runtimes.tvm_cpu.standalone import (
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
-from nas.export.library.library import LIBRARY, LibraryExecutable
+from nas.export.library.library import IMAGES, LIBRARY, LOGITS, LibraryExecutable
 from nas.export.library.limits import why_not
 from supernet.data.tokens import PADDING
 from supernet.graph.quantized_graph import QuantizedGraph
@@ -69,6 +71,7 @@ def build_library(
     target: str = "host",
     database: Path | None = None,
     tuned: bool = True,
+    trials: Trials | None = None,
     first: ChannelsFirst = ChannelsFirst(),  # noqa: B008  it is frozen
     signature: Signature | None = None,
 ) -> Library:
@@ -78,8 +81,9 @@ def build_library(
         database: folder of tuned units.
         tuned: whether those of this machine that it lacks are tuned now; else, and for another target, the
             first schedule is taken, which computes the same.
+        trials: where they are tuned; None tunes on this machine, what that runs.
         first: which ends have their channels first.
-        signature: what the library says that it reads and gives; None says nothing.
+        signature: what the library says that it reads and gives; None takes what its plan says.
 
     Raises:
         TrilobitError: a layer has no kernel (which, and why), or there is no C compiler for the target.
@@ -91,7 +95,9 @@ def build_library(
     if why := why_not(work):
         raise TrilobitError(f"{why}; or leave the library out, or search with --device tvm")
     known = Database(database or default_database(), parsed)
-    units = compiled_units([work], known, run_locally if parsed.local and tuned else None)
+    here = run_locally if parsed.local and tuned else None
+    try_out = trials if trials is not None and tuned else lambda use: use(here)
+    units = try_out(lambda runner: compiled_units([work], known, runner))
     if broken := [f"{key}: {unit}" for key, unit in units.items() if isinstance(unit, str)]:
         raise TrilobitError(broken[0])
     plan = plan_network(work, {k: u for k, u in units.items() if isinstance(u, CompiledUnit)})
@@ -99,8 +105,7 @@ def build_library(
     if integer_only and (floating := float_operations(plan, parsed)):
         raise RuntimeError(f"layers that are to be integer-only compute in floating point: {floating}")
     layers = [layer.key() for layer in work.layers]
-    text = described(signature, layers) if signature is not None else ""
-    code = _linked(plan, numbers, parsed, first, text)
+    code = _linked(plan, numbers, parsed, first, described(signature or signature_of(plan), layers))
     return Library(code, parsed.name, parsed.local, integer_only, plan)
 
 
@@ -116,6 +121,15 @@ def _linked(
         path = Path(folder) / LIBRARY
         link_standalone(plan, parameters, target, path, first, signature)
         return path.read_bytes()
+
+
+def signature_of(plan: NetworkPlan) -> Signature:
+    """Return what a library reads and gives whose ends are as its kernels have them."""
+    reads = IDS if len(plan.image.shape) == 1 else IMAGES
+    return Signature(
+        TensorInfo(reads, (None, *plan.image.shape), plan.image.dtype),
+        TensorInfo(LOGITS, (None, *answer_of(plan)), plan.output.dtype),
+    )
 
 
 def answer_of(plan: NetworkPlan) -> tuple[int, ...]:

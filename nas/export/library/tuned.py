@@ -63,19 +63,27 @@ class BuiltLibrary:
 
 
 def export_tuned_library(
-    library: BuiltLibrary, executable: Executable, inputs: Sequence[ExampleInput], examples: int
+    library: BuiltLibrary,
+    executable: Executable,
+    inputs: Sequence[ExampleInput],
+    examples: int,
+    *,
+    here: bool = True,
 ) -> ExportedLibrary:
     """Return the files of a library, and what a manifest says of it.
 
     Args:
-        executable: it, opened here.
-        inputs, examples: what it is asked, here and in a process of its own.
+        executable: it, opened where it runs.
+        inputs, examples: what it is asked there, and, where that is here, in a process of its own.
+        here: whether it runs on this machine: on a board it is in a process of its own already.
 
     Raises:
         DisagreementError: a process of its own cannot run it, or answers otherwise.
     """
     there = None
-    if examples:
+    if examples and not here:
+        there = answers(executable.run, inputs, examples)
+    elif examples:
         there = _answered(library, inputs, examples)
         share, difference = agreement(there, answers(executable.run, inputs, examples))
         if share < SHARE:

@@ -3,14 +3,14 @@ make of it, and all of it in int8 by us. A recipe that fails is a row with the r
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
-from hw_profiles.runtimes.plugin import HOST, DeviceKind, device_kind
+from hw_profiles.runtimes.plugin import HOST, DeviceKind, Recipe, device_kind
 from nas.checks.confined import GIB, ConfinedError, Limits, confined
 from nas.run.tuned_document import ALL_INT8
 from supernet.data.samples import Samples
@@ -44,7 +44,7 @@ def reference_files(
     original: bytes,
     all_int8: Callable[[], bytes],
     calibration: Samples,
-    kind: DeviceKind,
+    recipes: Sequence[Recipe],
     *,
     limits: Limits = LIMITS,
     on_done: Callable[[str], None] = lambda title: None,
@@ -52,10 +52,10 @@ def reference_files(
     """Return the files of all references, the original first.
 
     Args:
-        original: the whole file, as the user gave it.
+        original: what others are compared with: the whole file, as the user gave it, or its library.
         all_int8: gives it with every unit in int8 that can be.
         calibration: examples that the recipes find ranges on.
-        kind: of device, whose runtime's recipes are followed; where it has none, those of this machine's.
+        recipes: that are followed; each makes something of the original.
         limits: of each recipe.
         on_done: called with the title of each that is done.
     """
@@ -64,12 +64,17 @@ def reference_files(
     with tempfile.TemporaryDirectory(prefix="trilobit-") as name:
         folder = Path(name)
         (folder / SOURCE).write_bytes(original)
-        for recipe in kind.recipes or device_kind(HOST).recipes:
+        for recipe in recipes:
             files.append(_followed(recipe.name, recipe.title, recipe.task, folder, calibration, limits))
             on_done(recipe.title)
     files.append(_own(all_int8))
     on_done(ALL_INT8_TITLE)
     return tuple(files)
+
+
+def recipes_of(kind: DeviceKind) -> tuple[Recipe, ...]:
+    """Return the recipes of a device's runtime; where it has none, those of this machine's."""
+    return kind.recipes or device_kind(HOST).recipes
 
 
 def _own(all_int8: Callable[[], bytes]) -> ReferenceFile:

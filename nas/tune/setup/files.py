@@ -32,15 +32,26 @@ class PolicyFiles:
     def content(self, genome: Genomes) -> bytes:
         """Return the file of a policy (g,)."""
         if self.is_original(genome):
-            return self.tuning.original
+            return self.original
         return self.tuning.write(self.quantization, policy_of(self.tuning.space, genome))
 
     def is_original(self, genome: Genomes) -> bool:
-        """Return whether the file of a policy (g,) is the original itself: fp32 throughout, where files of
-        that kind are what is tuned and preparing it gains nothing.
+        """Return whether the file of a policy (g,) is what times are compared with: fp32 throughout, where
+        files of the original's kind are what is tuned and preparing it gains nothing, or where that cannot be
+        timed.
         """
         same_kind = self.tuning.runtime.artifact == ORIGINAL_KIND
-        return same_kind and not genome.any() and not self.prepared.pays
+        same = not self.tuning.times_original or (same_kind and not self.prepared.pays)
+        return same and not genome.any()
+
+    @cached_property
+    def original(self) -> bytes:
+        """What times are compared with: the file as it was given, or its library where that cannot be timed
+        beside others.
+        """
+        if self.tuning.times_original:
+            return self.tuning.original
+        return self.tuning.write(self.quantization, {})
 
     @property
     def unchanged_ratio(self) -> float:

@@ -20,6 +20,8 @@ from hw_profiles.runtimes.runtime import (
     KernelTimer,
     Runtime,
 )
+from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
+from hw_profiles.runtimes.transports.local import Local
 from nas.emit.rewrite_onnx import rewrite
 from nas.export.library.library import ELF
 from nas.export.library.tuned import BuiltLibrary
@@ -47,6 +49,27 @@ def built_library(runtime: Runtime, quantization: Quantization, policy: Policy) 
     from nas.export.library.policies import PolicyLibraries
 
     return PolicyLibraries.of(runtime.libraries).library(quantization, policy)
+
+
+def times_files(runtime: Runtime) -> bool:
+    """Return whether a model's own file is timed beside those of its policies: not where these are libraries
+    on a board.
+    """
+    return not isinstance(runtime, LibrariesAndFiles) or runtime.together
+
+
+def first_library(runtime: Runtime, model: ImportedModel) -> bytes:
+    """Return a model in fp32 as a library of kernels that need not be tuned: it computes the same, and says
+    about how long it takes before they are.
+
+    Raises:
+        TrilobitError: a unit has no kernel, or there is no compiler.
+    """
+    from nas.export.library.policies import PolicyLibraries
+
+    assert isinstance(runtime, LibrariesAndFiles)
+    libraries = PolicyLibraries.of(runtime.libraries, tuned=False)
+    return libraries.write(Quantization(model, {}, {}), {})
 
 
 def untuned_layers(
@@ -97,20 +120,26 @@ def own_kernels(runtime: Runtime) -> Runtime | None:
 
 def with_files(device: Device) -> Device:
     """Return a device of own kernels as one that runs ONNX files too, by this machine's runtime: a tune
-    compares the libraries of a model with its file, in the same turns.
+    compares the answers of libraries with those of the model's file, and on this machine their times too.
 
     Raises:
-        TrilobitError: its kernels run elsewhere.
+        TrilobitError: its boards only answer with times.
     """
     runtime = device.runtime
     if runtime is None or runtime.artifact != "library":
         return device
-    if not isinstance(device, MeasuredDevice) or not hasattr(runtime, "remember"):
+    on_boards = isinstance(runtime, BoardRuntime)
+    builds = on_boards or hasattr(runtime, "remember")
+    if (
+        not isinstance(device, MeasuredDevice)
+        or not builds
+        or isinstance(device.transport, Local) == on_boards
+    ):
         raise TrilobitError(
-            "`nas tune` builds libraries for this machine only: leave tracker and key out, or name a runtime "
-            "that takes files on a board, such as ssh:USER@HOST/ort"
+            "`nas tune` asks libraries for answers, and the boards of a tracker only say how long they take: "
+            "reach the board over ssh or adb (ssh:USER@HOST/tvm), or leave tracker and key out"
         )
-    return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime()))
+    return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime(), together=not on_boards))
 
 
 @dataclass(frozen=True)
@@ -119,11 +148,13 @@ class LibrariesAndFiles:
 
     Attributes:
         libraries: builds and runs libraries.
-        files: runs ONNX files.
+        files: runs ONNX files, on this machine.
+        together: whether libraries run there too, so that both are timed in the same turns.
     """
 
     libraries: Runtime
     files: Runtime
+    together: bool = True
 
     @property
     def artifact(self) -> ArtifactKind:

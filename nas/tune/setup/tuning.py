@@ -26,7 +26,7 @@ from nas.run.paths import EXAMPLE, TunePaths
 from nas.run.stage_record import StageRecord
 from nas.run.tune_config import TuneConfig
 from nas.tune.policies.space import policy_space
-from nas.tune.setup.libraries import Write, with_files, writer
+from nas.tune.setup.libraries import Write, times_files, with_files, writer
 from nas.tune.setup.original import bound_specs, original_file
 from supernet.data.preprocessing import parse_preprocessing
 from supernet.data.read_samples import MOST, read_samples, sample_shapes
@@ -178,6 +178,11 @@ class Tuning(TunePaths):
         runtime = self.device.runtime
         assert runtime is not None
         return runtime
+
+    @property
+    def times_original(self) -> bool:
+        """Whether the model's own file is timed beside those of its policies; else its library in fp32 is."""
+        return times_files(self.runtime)
 
     @property
     def plan(self) -> MeasurePlan:

@@ -30,7 +30,7 @@ def test_each_reference_is_a_file_that_runs_and_says_what_had_to_be_done_for_it(
     files = {
         file.name: file
         for file in reference_files(
-            original, lambda: original, samples, device_kind("ort"), on_done=done.append
+            original, lambda: original, samples, device_kind("ort").recipes, on_done=done.append
         )
     }
     assert list(files) == [ORIGINAL, "defaults", "advised", "dynamic", ALL_INT8]
@@ -54,14 +54,14 @@ def test_each_reference_is_a_file_that_runs_and_says_what_had_to_be_done_for_it(
 
 
 def test_a_recipe_that_fails_is_a_row_with_the_reason() -> None:
-    kind = device_kind("ort")
+    recipes = device_kind("ort").recipes
     files = reference_files(
-        image_network(17), refuses, image_samples(2, size=2), kind, limits=Limits(wall_s=60.0)
+        image_network(17), refuses, image_samples(2, size=2), recipes, limits=Limits(wall_s=60.0)
     )
     assert [bool(file.model) for file in files] == [True, False, False, True, False]
     assert files[-1].error == "no unit can be int8"
     assert all("ONNXRuntimeError" in file.error or file.error for file in files[1:3])
-    late = reference_files(image_network(17), refuses, image_samples(2), kind, limits=Limits(wall_s=0.05))
+    late = reference_files(image_network(17), refuses, image_samples(2), recipes, limits=Limits(wall_s=0.05))
     assert {file.error for file in late[1:4]} == {"no end after 0 s"}
 
 
