@@ -70,6 +70,7 @@ class DeviceKind:
             `elsewhere` is not all that there is to it.
         of: where it is a way of reaching boards: the kind that a runtime on them is, by what stands after
             the colon.
+        machine: that it is on, such as `ssh:pi@10.0.0.5`; empty for this one.
     """
 
     summary: str
@@ -86,6 +87,7 @@ class DeviceKind:
     elsewhere: str = ""
     on_boards: str = ""
     of: "Callable[[str], DeviceKind] | None" = None
+    machine: str = ""
 
     def options_of(self, info: DeviceInfo) -> Any:
         """Return the options of a device of this kind that describes itself so."""

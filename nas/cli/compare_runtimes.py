@@ -19,6 +19,7 @@ from nas.runtimes.contestants import (
     in_fp32,
     installed,
     original_of,
+    require_one_machine,
 )
 from nas.runtimes.plot import draw
 from nas.search.units import UNITS
@@ -39,8 +40,10 @@ def compare_runtimes(arguments: argparse.Namespace, reporter: Reporter) -> dict[
     choices, notes = installed(tuple(arguments.devices or ()))
     if not choices:
         raise TrilobitError(f"nothing here runs ONNX files: {'; '.join(notes)}")
+    require_one_machine((str(choice), choice.kind.machine) for choice in choices)
     tuned = _tuned(arguments, choices, reporter) if arguments.data is not None else ()
     contestants = _contestants((*arguments.networks, *tuned), choices, arguments)
+    require_one_machine((each.device, each.machine) for each in contestants)
     inputs = arguments.inputs or next((path for folder in tuned if (path := example_of(folder))), None)
     inputs = inputs or next((path for place in arguments.networks if (path := example_of(place))), None)
     with reporter.status(f"{len(contestants)} files are timed in turns"):
@@ -99,7 +102,7 @@ def _contestants(
         originals.setdefault(path.read_bytes(), in_fp32(path, choices))
         if place.is_dir():
             picks = tuple(arguments.pick or PICK)
-            mixes += best_mixes(place, picks, run_library=arguments.run_library)
+            mixes += best_mixes(place, picks, choices, run_library=arguments.run_library)
     return [*(each for listed in originals.values() for each in listed), *mixes, *networks]
 
 
@@ -129,7 +132,7 @@ def _notes(comparison: RuntimeComparison) -> list[str]:
     busy = "" if load is None else f", load {load:.1f}"
     return [
         *(f"{file.device}, {file.network}: {file.error}" for file in comparison.files if file.error),
-        f"latency: medians, all files in the same turns on {comparison.instruction_set}{busy}; "
+        f"latency: medians, all files in the same turns on {comparison.place}{busy}; "
         f"speed: the time of {first.network} in {first.formats} on {first.runtime} over the file's, pass by "
         "pass; answers off: largest difference from its answers to one example, as a share of the largest",
         advice(comparison),

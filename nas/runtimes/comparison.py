@@ -80,6 +80,7 @@ class RuntimeComparison:
         files: the first is what times are ratios to.
         fastest: places of the fastest one and of those that are as fast as far as measurements tell.
         instruction_set: of the processor.
+        machine: that all of them run on, such as `ssh:pi@10.0.0.5`; empty for this one.
         runtimes: those of files that several run, the fastest first, without those that run less than half
             of these; empty where there is one such file.
     """
@@ -88,6 +89,12 @@ class RuntimeComparison:
     fastest: tuple[int, ...]
     instruction_set: str
     runtimes: tuple[RuntimeSpeed, ...] = ()
+    machine: str = ""
+
+    @property
+    def place(self) -> str:
+        """The processor, and where it is."""
+        return f"{self.machine}, {self.instruction_set}" if self.machine else self.instruction_set
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data, without samples."""
@@ -140,7 +147,8 @@ def compared(contestants: Sequence[Contestant], timings: Sequence[Timing]) -> Ru
         _compared(contestant, timing, first.array)
         for contestant, timing in zip(contestants, timings, strict=True)
     )
-    return RuntimeComparison(files, _fastest(files), _instructions(contestants[0]), _runtimes(files))
+    where = _instructions(contestants[0]), _runtimes(files), contestants[0].machine
+    return RuntimeComparison(files, _fastest(files), *where)
 
 
 def _instructions(contestant: Contestant) -> str:

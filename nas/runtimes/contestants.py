@@ -1,7 +1,7 @@
 """Files that are compared: a network in fp32 on each runtime, and the mix of formats found for one."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Contestant:
         device: as `--device` takes it.
         title: of the runtime, as people call it.
         request: what opens it, for a process of its own.
+        machine: that it runs on; empty for this one.
         metric: what was measured of its answers when it was found; empty where nothing was.
         quality: its value; None where nothing was.
     """
@@ -46,6 +47,7 @@ class Contestant:
     request: Mapping[str, Any]
     metric: str = ""
     quality: float | None = None
+    machine: str = ""
 
 
 def installed(chosen: Sequence[str] = ()) -> tuple[list[DeviceChoice], list[str]]:
@@ -108,8 +110,13 @@ def _exported(path: Path, choices: Sequence[DeviceChoice]) -> list[Contestant]:
     ]
 
 
-def best_mixes(folder: Path, picks: Sequence[str], *, run_library: bool) -> list[Contestant]:
+def best_mixes(
+    folder: Path, picks: Sequence[str], choices: Sequence[DeviceChoice] = (), *, run_library: bool
+) -> list[Contestant]:
     """Return the exported files of a tune that `picks` name, on what it was tuned for.
+
+    Args:
+        choices: runtimes that are compared: the one that it was tuned for may be a board's.
 
     Raises:
         TrilobitError: nothing is exported, nothing is meant, it was tuned for what is not here, or it is
@@ -120,13 +127,16 @@ def best_mixes(folder: Path, picks: Sequence[str], *, run_library: bool) -> list
     if not there:
         raise TrilobitError(f"{folder}: no exported files; `nas export -o {folder}` writes some")
     networks = pick(replace(front, candidates=tuple(there)), picks)
-    return [_mix_of(folder, network, front.metric.name, run_library) for network in networks]
+    return [_mix_of(folder, network, front.metric.name, choices, run_library) for network in networks]
 
 
-def _mix_of(folder: Path, network: TunedNetwork, metric: str, run_library: bool) -> Contestant:
+def _mix_of(
+    folder: Path, network: TunedNetwork, metric: str, choices: Sequence[DeviceChoice], run_library: bool
+) -> Contestant:
     place = folder / "export" / network.id
     manifest = read_any(place)
-    choice = choice_of(manifest.device)
+    there = (each for each in choices if each.kind.machine and each.kind.engine == manifest.device.engine)
+    choice = next(there, None) or choice_of(manifest.device)
     if choice is None:
         raise TrilobitError(f"{folder}: was tuned for {manifest.device.engine}, which is not known here")
     figure = (network.judging or network.choosing).metrics.get(metric)
@@ -147,7 +157,29 @@ def _as_library(contestant: Contestant, library: TunedLibrary, run_library: bool
             f"{path}: machine code of whoever made it; with --run-library it is run, with your rights"
         )
     signature = [asdict(info) for info in library.signature]
-    return replace(contestant, path=path, request={"path": str(path.absolute()), "signature": signature})
+    request = {"path": str(path.absolute()), "signature": signature}
+    return replace(contestant, path=path, request=request, machine="")
+
+
+def require_one_machine(placed: Iterable[tuple[str, str]]) -> None:
+    """Refuse devices on several machines: whose time is less says nothing of runtimes then, and what disturbs
+    one machine does not disturb the other.
+
+    Args:
+        placed: devices, each with its machine; empty for this one.
+
+    Raises:
+        TrilobitError: they do.
+    """
+    by_machine: dict[str, dict[str, None]] = {}
+    for device, machine in placed:
+        by_machine.setdefault(machine or "this machine", {})[device] = None
+    if len(by_machine) > 1:
+        listed = "; ".join(f"{', '.join(devices)} on {machine}" for machine, devices in by_machine.items())
+        raise TrilobitError(
+            f"these are several machines, whose times are not compared in one table ({listed}): give "
+            "--device of one machine, and a command for each"
+        )
 
 
 def original_of(folder: Path) -> Path:
@@ -173,7 +205,7 @@ def _on(choice: DeviceChoice, path: Path, network: str, formats: str) -> Contest
         "device": {"name": choice.name, "options": choice.settings},
     }
     title = choice.kind.title or choice.name
-    return Contestant(network, formats, path, str(choice), title, request)
+    return Contestant(network, formats, path, str(choice), title, request, machine=choice.kind.machine)
 
 
 def _sealed(path: Path) -> bool:

@@ -49,7 +49,7 @@ def _caption(comparison: RuntimeComparison) -> str:
     load = next(file.latency.load for file in comparison.files if file.latency is not None)
     busy = "" if load is None else f", load {load:.1f}"
     said = "time of one inference, median and middle half, in the same turns on"
-    return f"{said} {comparison.instruction_set}{busy}"
+    return f"{said} {comparison.place}{busy}"
 
 
 def _high_s(file: ComparedFile) -> float:

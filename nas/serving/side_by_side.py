@@ -75,8 +75,8 @@ def time_side_by_side(request: Mapping[str, Any]) -> Answer:
     plan = plan_on(parse(MeasurePlan, request["plan"]), "thread" if alone else "wall")
     pairs = [(file, each) for file, each in zip(files, opened, strict=True) if not isinstance(each, str)]
     artifacts = [OpenedBy(b"", example=_fed(each, example), file=file) for file, each in pairs]
-    here = choose(files[0]["device"]["name"]).open()
-    assert isinstance(here, MeasuredDevice)  # what is first runs on a runtime of this machine
+    here = choose(files[0]["device"]["name"], files[0]["device"]["options"]).open()
+    assert isinstance(here, MeasuredDevice)  # it is on the machine of all of them
     turns = ["turns"] * len(pairs)
     sampled = here.transport.sample(cast(Runtime, _EachItsOwn()), artifacts, turns, plan)
     answers = [_answers(each, _fed(each, example)) for _, each in pairs]

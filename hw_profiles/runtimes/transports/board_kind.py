@@ -72,7 +72,7 @@ class Reached:
         addresses, _, name = text.partition("/")
         boards = tuple(dict.fromkeys(map(self.board_of, addresses.split(","))))
         runtime = _runtime(self.scheme, name or USUAL)
-        title = f"{runtime.title or name} on {', '.join(board.name for board in boards)}"
+        machine = ", ".join(board.name for board in boards)
 
         def opened(options: Any) -> Device:
             from hw_profiles.measure.in_context import in_context
@@ -88,7 +88,14 @@ class Reached:
             return MeasuredDevice(here.on(reached), BoardTransport(reached), in_context)
 
         both = _both(runtime.options, self.options)
-        return replace(runtime, open=opened, options=both, title=title, summary=f"boards over {self.scheme}")
+        return replace(
+            runtime,
+            open=opened,
+            options=both,
+            title=f"{runtime.title or name} on {machine}",
+            summary=f"boards over {self.scheme}",
+            machine=machine,
+        )
 
 
 @cache

@@ -11,6 +11,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.transports.ssh import PROGRAM
 from nas.cli.compare_runtimes import advice, table_of
 from nas.cli.main import main
 from nas.runtimes.comparison import RuntimeComparison, compared
@@ -18,6 +19,7 @@ from nas.runtimes.contestants import Contestant, best_mixes, installed
 from nas.runtimes.plot import draw
 from nas.serving.side_by_side import Timing
 from supernet.data.samples import Samples
+from tests.hw_profiles.transports.pipes import stand_in
 from tests.nas.tune import fronts
 from tests.nas.tune.exported import ID, write_tuned
 from tests.nas.tune.networks import CHANNELS, SIZE, image_network
@@ -85,6 +87,25 @@ def test_the_mix_of_a_tune_joins_its_original(
         ("mine", "fp32"),
         (ID, "1 int8"),
     ]
+
+
+@pytest.mark.usefixtures("confined_here")
+def test_runtimes_of_one_board_are_compared_there_and_of_two_machines_nowhere(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(PROGRAM, stand_in(tmp_path))
+    options = f"python={sys.executable},folder={tmp_path / 'cache'}"
+    there = (f"ssh:pi@board/ort:{options}", f"ssh:pi@board/ort:threads=2,{options}")
+    words = ["compare-runtimes", str(model), "--device", there[0], "--device"]
+    assert main([*words, "ort"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "several machines, whose times are not compared in one table" in line
+    assert line.endswith("ort on this machine): give --device of one machine, and a command for each")
+    assert main([*words, there[1], "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["machine"] == "ssh:pi@board"
+    assert [file["error"] for file in said["files"]] == ["", ""]
+    assert all(file["latency"]["median_s"] > 0 for file in said["files"])
 
 
 def test_those_that_are_as_fast_as_measurements_tell_are_named(model: Path) -> None:
