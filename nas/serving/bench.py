@@ -2,6 +2,7 @@
 sizes. What competes for the machine is part of what a service sees, and is not taken out.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.runtimes.plugin import HOST
-from hw_profiles.runtimes.runtime import own_path
+from hw_profiles.runtimes.runtime import Artifact, own_path
+from hw_profiles.runtimes.transports.board_runtime import RejectedError
 from nas.checks.check import TextInput
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine
-from nas.export.library.library import OtherProcessorError, require_machine, stopped
+from nas.checks.library_engine import LibraryEngine, library_engine
+from nas.export.library.library import LIBRARY, OtherProcessorError, require_machine, stopped
 from nas.export.manifests import AnyManifest, read_any
 from nas.export.package import hash_of
 from nas.export.seal import DECODER_FILE, MANIFEST, MODEL_FILE
@@ -26,7 +29,7 @@ from nas.run.reporting import QUIET, Reporter, Table, progress_bar
 from nas.search.objectives import objective
 from nas.search.units import show, show_alike
 from nas.serving.decoders import DECODE_AT, PREFILL_OF
-from nas.serving.serving import PERCENTILES, Serving
+from nas.serving.serving import PERCENTILES, Serving, read_example, serve_one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +93,12 @@ def bench(
             f"{file}: no such file; give an .onnx or .tflite file, a model.so or the folder of an exported "
             "network"
         )
+    if (own := library_engine(section.device)) is not None and (beside := file.with_name(LIBRARY)).is_file():
+        file = beside if model.is_dir() else file
     if file.suffix == ".so":
-        settings = _serve_library(file, section, reporter, run_library=run_library)
+        settings = _serve_library(file, section, own, reporter, run_library=run_library)
+    elif own is not None:
+        settings = _serve_compiled(file, section, own, reporter)
     else:
         engine = _engine(model, section)
         file = own_path(engine.runtime, file)
@@ -172,8 +179,14 @@ def _serve(
     section: BenchSection,
     reporter: Reporter,
     title: str = "",
+    made_of: Path | None = None,
 ) -> Sequence[Serving]:
-    """Return what the model does, in a process of its own."""
+    """Return what the model does, in a process of its own.
+
+    Args:
+        title: of what runs it.
+        made_of: the file that people gave, where it is another.
+    """
     settings = len(section.threads) * len(section.batch or (1,))
     expected_s = settings * section.seconds
     limits = Limits(
@@ -190,28 +203,109 @@ def _serve(
     except OtherProcessorError:
         raise
     except (ConfinedError, MismatchError) as error:
-        if model.suffix == ".so":
+        if model.suffix == ".so" and made_of is None:
             raise stopped(model, error) from None
-        raise TrilobitError(f"{model}: {title} cannot run it: {error}") from None
+        raise TrilobitError(f"{made_of or model}: {title} cannot run it: {error}") from None
 
 
 def _serve_library(
-    library: Path, section: BenchSection, reporter: Reporter, *, run_library: bool
+    library: Path,
+    section: BenchSection,
+    engine: LibraryEngine | None,
+    reporter: Reporter,
+    *,
+    run_library: bool,
 ) -> Sequence[Serving]:
-    """Return what a library does in its only setting."""
-    for name, values in (("--threads", section.threads), ("--batch", section.batch or (1,))):
-        if set(values) != {1}:
-            raise TrilobitError(
-                f"{name} {','.join(map(str, values))}: {library.name} takes one example at a time on one "
-                f"thread; give {name} 1, or the {MODEL_FILE} beside it"
-            )
-    manifest = _manifest_of(library)
-    require_machine(library)
+    """Return what a library does in its only setting.
+
+    Args:
+        engine: what runs it; None for this machine.
+    """
+    if engine is None and section.device:
+        raise TrilobitError(
+            f"--device {section.device}: runs files, and {library.name} is a library; leave it out, or name "
+            "a board that runs libraries, such as ssh:USER@HOST/tvm"
+        )
+    _require_one(section, library.name)
+    manifest, board = _manifest_of(library), engine.board if engine is not None else None
+    if board is None:
+        require_machine(library)
+    else:
+        require_machine(library, board.machine, where=board.address)
     if not run_library:
         raise TrilobitError(
             f"{library}: machine code of whoever made it; with --run-library it is run, with your rights"
         )
-    return _serve("nas.serving.serving:serve_library", library, _library_request(manifest), section, reporter)
+    return _served_library(library, _library_request(manifest), section, engine, reporter)
+
+
+def _serve_compiled(
+    file: Path, section: BenchSection, engine: LibraryEngine, reporter: Reporter
+) -> Sequence[Serving]:
+    """Return what a file does as a library, compiled here for the device.
+
+    Raises:
+        TrilobitError: something in it has no kernel, or it leaves sizes open that no inputs bind.
+    """
+    from nas.export.library.of_file import compile_file  # the compiler: only where it is needed
+
+    _require_one(section, f"{file.name} as a library")
+    if file.suffix == FLAT:
+        raise TrilobitError(f"{file}: libraries are compiled from ONNX files; give that")
+    path = _inputs_file(section)
+    try:
+        example = None if path is None else read_example(Path(path))
+    except ValueError as error:
+        raise TrilobitError(f"--inputs {section.inputs}: {error}") from None
+    built = compile_file(file, engine.device.runtime, example, reporter=reporter)
+    request = {"signature": [asdict(info) for info in built.signature]}
+    with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
+        library = Path(folder) / LIBRARY
+        library.write_bytes(built.code)
+        return _served_library(library, request, section, engine, reporter, made_of=file)
+
+
+def _require_one(section: BenchSection, what: str) -> None:
+    """Refuse other settings than those of a library.
+
+    Raises:
+        TrilobitError: there are.
+    """
+    for name, values in (("--threads", section.threads), ("--batch", section.batch or (1,))):
+        if set(values) != {1}:
+            raise TrilobitError(
+                f"{name} {','.join(map(str, values))}: {what} takes one example at a time on one thread; "
+                f"give {name} 1, or the {MODEL_FILE} beside it"
+            )
+
+
+def _served_library(
+    library: Path,
+    request: Mapping[str, Any],
+    section: BenchSection,
+    engine: LibraryEngine | None,
+    reporter: Reporter,
+    *,
+    made_of: Path | None = None,
+) -> Sequence[Serving]:
+    inputs = _inputs_file(section)
+    if engine is not None and engine.board is not None:
+        with reporter.status(f"bench on {engine.board.address}"):
+            return _served_there(library.read_bytes(), made_of or library, inputs, section, engine)
+    whole, task = {**request, "inputs": inputs}, "nas.serving.serving:serve_library"
+    title = engine.choice.kind.title if engine is not None else ""
+    return _serve(task, library, whole, section, reporter, title, made_of=made_of)
+
+
+def _served_there(
+    code: bytes, shown: Path, inputs: str | None, section: BenchSection, engine: LibraryEngine
+) -> Sequence[Serving]:
+    """Return what a library does on a board; nothing of it is run in this process."""
+    try:
+        library = engine.device.runtime.compile(Artifact(code, "library"))
+        return serve_one(library, None if inputs is None else Path(inputs), seconds=section.seconds)
+    except (RejectedError, ValueError) as error:
+        raise TrilobitError(f"{shown}: {engine.choice.kind.title} cannot run it: {error}") from None
 
 
 def _library_request(manifest: AnyManifest) -> dict[str, Any]:

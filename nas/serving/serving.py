@@ -131,17 +131,27 @@ def _example(path: Path, executable: Executable) -> dict[str, NDArray[Any]]:
     Raises:
         ValueError: it is no such file, or an array is missing or of another type.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            example = {info.name: file[info.name] for info in executable.inputs if info.name in file.files}
-    except (ValueError, AttributeError, TypeError, OSError, BadZipFile):  # an .npy file is an array alone
-        raise ValueError(f"{path.name} is no .npz file of numbers by input") from None
+    arrays = read_example(path)
+    example = {info.name: arrays[info.name] for info in executable.inputs if info.name in arrays}
     for info in executable.inputs:
         if info.name not in example:
             raise ValueError(f"{path.name} has no array called {info.name}")
         if str(example[info.name].dtype) != info.dtype:
             raise ValueError(f"{path.name}: {info.name} is {example[info.name].dtype}, it reads {info.dtype}")
     return example
+
+
+def read_example(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz file, by name.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, AttributeError, TypeError, OSError, BadZipFile):  # an .npy file is an array alone
+        raise ValueError(f"{path.name} is no .npz file of numbers by input") from None
 
 
 def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable:
@@ -171,13 +181,30 @@ def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequenc
 
 
 def serve_library(request: Mapping[str, Any]) -> Answer:
-    """Return what the library at `path` does for `seconds`, an example at a time: an image of `shape`
-    (h, w, c), or what the `signature` of a tuned network says.
+    """Return what the library at `path` does for `seconds`, an example at a time, random or the arrays of the
+    file `inputs`: an image of `shape` (h, w, c), or what the `signature` of a tuned network says.
+
+    Raises:
+        ValueError: it reads other arrays.
     """
     tuned = "signature" in request
     library: Executable = requested_library(request) if tuned else LibraryExecutable.of(request)
-    calls = {Setting(1, 1): library.timed("wall")}
-    return _plain(serve(calls, seconds=request["seconds"], counted=_called(library.inputs)))
+    path = request.get("inputs")
+    return _plain(serve_one(library, None if path is None else Path(path), seconds=request["seconds"]))
+
+
+def serve_one(library: Executable, inputs: Path | None, *, seconds: float) -> list[Serving]:
+    """Return what a library does, an example at a time.
+
+    Args:
+        inputs: an .npz file of what it reads; None takes random numbers.
+
+    Raises:
+        ValueError: it reads other arrays.
+    """
+    example = None if inputs is None else _example(inputs, library)
+    calls = {Setting(1, 1): library.timed("wall", example=example)}
+    return serve(calls, seconds=seconds, counted=_called(library.inputs))
 
 
 def _plain(served: Sequence[Serving]) -> Answer:
@@ -185,16 +212,20 @@ def _plain(served: Sequence[Serving]) -> Answer:
 
 
 def serve(calls: Calls, *, seconds: float, counted: str) -> list[Serving]:
-    """Time every call for `seconds`, in turns; `counted` is what to call examples."""
+    """Time every call for `seconds`, in turns; `counted` is what to call examples. What asking a board takes
+    counts among the seconds.
+    """
     for call in calls.values():
         call(WARM_UP_RUNS)
     times: list[list[float]] = [[] for _ in calls]
-    while min(map(sum, times)) < seconds:
+    turns_s, each_s = 0.0, min(TURN_S, seconds)
+    while turns_s < seconds:
         for call, taken in zip(calls.values(), times, strict=True):
             call(1)  # the one before had the caches
-            turn = time.perf_counter() + TURN_S
-            while time.perf_counter() < turn:
+            turn = time.perf_counter() + each_s
+            while not taken or time.perf_counter() < turn:
                 taken.append(call(1))
+        turns_s += each_s
     return [_serving(setting, np.array(taken), counted) for setting, taken in zip(calls, times, strict=True)]
 
 

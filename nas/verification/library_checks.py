@@ -8,38 +8,42 @@ from pathlib import Path
 
 from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.host import cpu_model
 from nas.checks.check import TextInput, agreement, digest, made_up_inputs
-from nas.checks.confined import ConfinedError, Limits, confined
-from nas.checks.file_tasks import measurement_of
+from nas.checks.confined import ConfinedError, Limits
 from nas.checks.parity import AGREEMENT
 from nas.export.library.library import (
     LIBRARY,
     LibraryExecutable,
     OtherProcessorError,
-    confined_logits,
-    require_machine,
     stopped,
 )
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
-from nas.verification.common_checks import MOST_RUNS, SLACK, TRIAL_S
+from nas.verification.common_checks import SLACK, TRIAL_S
 from nas.verification.file_checks import chunks, require_classes
 from nas.verification.finding import Finding, moved
+from nas.verification.places import Here, Place
 from supernet.tasks.task import Task
 
 NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
 
 
 def check_library(
-    folder: Path, manifest: Manifest, data: Task | None, *, latency: bool, allowed: bool
+    folder: Path,
+    manifest: Manifest,
+    data: Task | None,
+    *,
+    latency: bool,
+    allowed: bool,
+    place: Place = Here(),  # noqa: B008  it is frozen
 ) -> Iterator[Finding]:
-    """Yield what the library of a network does, where there is one and this processor can run it.
+    """Yield what the library of a network does, where there is one and the processor can run it.
 
     Args:
         data: whose test part accuracy is measured on; None leaves that out.
         allowed: whether its machine code may run.
+        place: where.
 
     Raises:
         TrilobitError: its manifest has no hash of it, or the data has other classes.
@@ -58,21 +62,27 @@ def check_library(
         yield Finding("library", f"for {record.target}", NOT_RUN, None)
         return
     try:
-        require_machine(path)
-        yield from _findings(path, record, manifest, data, latency=latency)
+        place.require(path)
+        yield from _findings(path, record, manifest, data, place, latency=latency)
     except OtherProcessorError as error:
         yield Finding("library", f"for {record.target}", str(error), None)
 
 
 def _findings(
-    path: Path, record: LibraryRecord, manifest: Manifest, data: Task | None, *, latency: bool
+    path: Path,
+    record: LibraryRecord,
+    manifest: Manifest,
+    data: Task | None,
+    place: Place,
+    *,
+    latency: bool,
 ) -> Iterator[Finding]:
     answers, reads = record.answers, manifest.input
     shape = reads.file_shape if isinstance(reads, TextInput) else reads.shape
     library = LibraryExecutable(path, shape, reads.answer_shape(1, len(manifest.classes))[1:])
     assert answers is not None
     try:
-        run_s, logits = confined_logits(library, made_up_inputs(reads, answers.images), Limits(TRIAL_S))
+        run_s, logits = place.logits(library, made_up_inputs(reads, answers.images), Limits(TRIAL_S))
         share, difference = agreement(logits, answers)
         now = f"{share:.1%} the same, logits within {difference:.2g}"
         what, then = "answers of the library", f"{answers.images} answers"
@@ -83,9 +93,9 @@ def _findings(
             yield Finding(what, f"{then}, every bit", "every bit the same" if exact else now, exact)
         if data is not None:
             require_classes(manifest, data)
-            yield _accuracy(library, record, manifest, data, run_s)
+            yield _accuracy(library, record, manifest, data, place, run_s)
         if latency:
-            yield _latency(library, record, run_s)
+            yield _latency(library, record, place, run_s)
     except (ConfinedError, MismatchError, KeyError) as error:
         failure = stopped(path, error)
         if isinstance(failure, OtherProcessorError):
@@ -98,23 +108,23 @@ def _accuracy(
     record: LibraryRecord,
     manifest: Manifest,
     data: Task,
+    place: Place,
     run_s: float,
 ) -> Finding:
     right = 0.0
     for some in chunks(data.test, manifest.input, len(manifest.classes)):
         inputs = data.inputs(some, manifest.input.size).contiguous().numpy()
         limits = Limits(TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
-        _, logits = confined_logits(library, inputs, limits)
+        _, logits = place.logits(library, inputs, limits)
         right += float(data.scores(logits, some).sum())
     now, n = right / len(data.test), len(data.test)
     return moved("accuracy of the library", record.test_accuracy, now, examples=n, of=manifest.accuracy.n)
 
 
-def _latency(library: LibraryExecutable, record: LibraryRecord, run_s: float) -> Finding:
-    limits = Limits(TRIAL_S + MOST_RUNS * max(run_s, 0.0))
-    document, _ = confined("nas.export.library.library:library_time", library.request(), limits=limits)
-    now, then, seconds = measurement_of(document), record.latency, partial(show, objective("latency"))
-    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
+def _latency(library: LibraryExecutable, record: LibraryRecord, place: Place, run_s: float) -> Finding:
+    now, then = place.latency(library, run_s), record.latency
+    seconds = partial(show, objective("latency"))
+    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {place.name}"
     if then is None:
         return Finding("latency of the library", "not measured", measured, None)
     measured += f" ({now.median_s / then.median_s:.2f} x)"

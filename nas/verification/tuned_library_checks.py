@@ -2,25 +2,42 @@
 that is allowed, and in a process of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from nas.checks.confined import ConfinedError
-from nas.checks.examples import SHARE, agreement
-from nas.export.library.library import LIBRARY, OtherProcessorError, require_machine, stopped
-from nas.export.library.tuned import answers_there
+from nas.checks.engine import file_engine
+from nas.checks.examples import SHARE, Array, agreement, made_up
+from nas.export.library.library import LIBRARY, OtherProcessorError, stopped
+from nas.export.seal import MODEL_FILE
 from nas.export.tuned_manifest import TunedManifest
+from nas.search.objectives import objective
+from nas.search.units import show, show_latency
 from nas.verification.finding import Finding
 from nas.verification.library_checks import NOT_RUN
+from nas.verification.places import Here, OnBoard, Place
+from nas.verification.tuned_quality import check_quality
+from supernet.data.samples import Samples
 
 
-def check_tuned_library(folder: Path, manifest: TunedManifest, *, allowed: bool) -> Iterator[Finding]:
-    """Yield what the library of a tuned network answers, where there is one and this processor can run it.
+def check_tuned_library(
+    folder: Path,
+    manifest: TunedManifest,
+    *,
+    allowed: bool,
+    place: Place = Here(),  # noqa: B008  it is frozen
+    samples: str = "",
+    latency: bool = False,
+) -> Iterator[Finding]:
+    """Yield what the library of a tuned network answers, where there is one and the processor can run it.
 
     Args:
         allowed: whether its machine code may run.
+        place: where.
+        samples: source of what quality is measured on, on a board; empty leaves that out.
+        latency: whether that is measured, on a board.
 
     Raises:
         TrilobitError: its manifest has no hash of it.
@@ -38,8 +55,8 @@ def check_tuned_library(folder: Path, manifest: TunedManifest, *, allowed: bool)
         yield Finding("library", claimed, said, None)
         return
     try:
-        require_machine(path)
-        now = answers_there(path, record, record.answers.inputs, record.answers.examples)
+        place.require(path)
+        now = place.answers(path, record)
     except OtherProcessorError as error:
         yield Finding("library", claimed, str(error), None)
         return
@@ -51,3 +68,29 @@ def check_tuned_library(folder: Path, manifest: TunedManifest, *, allowed: bool)
     share, difference = agreement(now, record.answers)
     same = f"{share:.1%} the same, at most {difference:.2%} of an answer apart"
     yield Finding("answers of the library", f"to {record.answers.examples} examples", same, share >= SHARE)
+    if isinstance(place, OnBoard):
+        yield from _on_board(folder, manifest, place, samples, latency=latency)
+
+
+def _on_board(
+    folder: Path, manifest: TunedManifest, place: OnBoard, samples: str, *, latency: bool
+) -> Iterator[Finding]:
+    """Yield the metrics of a library that a board runs, and what it takes there."""
+    path, answers = folder / LIBRARY, manifest.answers
+    if samples:
+        engine = file_engine(manifest.device)  # what the original says is asked here
+
+        def outputs(some: Samples) -> Mapping[str, Array]:
+            return place.outputs(path, some.inputs)
+
+        yield from check_quality(folder / MODEL_FILE, manifest, engine, samples, outputs)
+    if latency:
+        example = made_up(answers.inputs, 0) if answers is not None else None
+        now, then = place.timed(path, example), manifest.latency
+        ratio = f" ({now.median_s / then.median_s:.2f} x)" if manifest.device.board is not None else ""
+        yield Finding(
+            "latency of the library",
+            f"{show(objective('latency'), then.median_s)} on {manifest.device.name}, {manifest.device.cpu}",
+            f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, on {place.name}",
+            None,
+        )

@@ -2,7 +2,7 @@
 files run in processes of their own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,21 @@ from supernet.data.samples import Samples
 from supernet.tasks.fidelity import fidelity_of
 
 ORIGINAL = "original.onnx"  # in the folder of a tune, two above an exported network's
+Run = Callable[[Samples], Mapping[str, np.ndarray[Any, Any]]]
 TOGETHER = 64  # examples that a process is given at once
 LONGEST_S = 600.0  # that it may take
 
 
-def check_quality(model: Path, manifest: TunedManifest, engine: FileEngine, source: str) -> Iterator[Finding]:
+def check_quality(
+    model: Path, manifest: TunedManifest, engine: FileEngine, source: str, run: Run | None = None
+) -> Iterator[Finding]:
     """Yield the metrics of the manifest on some data.
 
     Args:
         model: the ONNX file.
         engine: what runs it.
         source: of the data, as `nas tune --data` takes it.
+        run: what the network says of examples, where that is not asked of the ONNX file.
 
     Raises:
         TrilobitError: the data is not what the network reads, or one of the files does not run.
@@ -47,7 +51,8 @@ def check_quality(model: Path, manifest: TunedManifest, engine: FileEngine, sour
     specs = [InputSpec(t.name, t.shape, t.dtype, fixed.get(t.name)) for t in manifest.inputs]
     preprocessing = parse_preprocessing({k: str(v) for k, v in manifest.data.preprocessing.items()})
     samples = read_samples(source, specs, preprocessing, most=manifest.data.judging or manifest.quality.n)
-    theirs, mine = (_outputs(path, engine, samples) for path in (original, model))
+    theirs = _outputs(original, engine, samples)
+    mine = dict(run(samples)) if run is not None else _outputs(model, engine, samples)
     metrics, errors = fidelity_of(theirs, samples).assess(mine, samples, theirs)
     for name, then in manifest.quality.metrics.items():
         if name in metrics:

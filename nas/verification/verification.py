@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable
+from nas.export.library.library import LIBRARY
 from nas.export.manifests import AnyManifest, manifest_of, read_any, read_document
 from nas.export.package import hash_of
 from nas.export.seal import CARD, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of
@@ -22,6 +23,7 @@ from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
 from nas.verification.library_checks import check_library
+from nas.verification.places import Here, OnBoard, place_of
 from nas.verification.tuned_checks import check_tuned
 from nas.verification.tuned_library_checks import check_tuned_library
 from supernet.space.space import candidate_id
@@ -44,7 +46,8 @@ class Checks:
         run_library: whether the machine code of a library may run.
         key: file of the public key that must have signed; None asks for no signature.
         samples: source of what the quality of tuned networks is measured on; empty leaves that out.
-        device: that runs the ONNX files; empty takes what they were exported for.
+        device: that runs the ONNX files, or the libraries where it runs those; empty takes what they were
+            exported for.
     """
 
     data: Task | None = None
@@ -173,6 +176,8 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
     ]
     if any(finding.holds is False for finding in findings):
         return findings  # nothing else means anything
+    if (place := place_of(checks.device)) is not None:
+        return [*findings, *_on_place(folder, document, manifest, checks, place)]
     if isinstance(manifest, TunedManifest):
         # times of a library are not those of the file beside it
         latency = checks.latency and manifest.library is None
@@ -196,6 +201,29 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
     )
     library = check_library(folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library)
     return [*findings, *file, *library]
+
+
+def _on_place(
+    folder: Path, document: Mapping[str, Any], manifest: AnyManifest, checks: Checks, place: Here | OnBoard
+) -> Iterator[Finding]:
+    """Yield what the ONNX file of a network says here, and all else of its library, where that runs.
+
+    Raises:
+        TrilobitError: there is no library.
+    """
+    if manifest.library is None:
+        raise TrilobitError(
+            f"{folder}: no {LIBRARY}, which is what {place.name} runs; `nas export --library TARGET` and "
+            "`nas tune --device` write one, and `nas bench FILE --device` compiles a file in fp32"
+        )
+    model, how = folder / MODEL_FILE, {"latency": checks.latency, "allowed": checks.run_library}
+    if isinstance(manifest, TunedManifest):
+        yield from check_tuned(model, manifest, claims_of(document), latency=False)
+        yield from check_tuned_library(folder, manifest, place=place, samples=checks.samples, **how)
+    else:
+        claims = claims_of(document) if manifest.digest is not None else None
+        yield from check_file(model, manifest, claims, None, latency=False)
+        yield from check_library(folder, manifest, checks.data, place=place, **how)
 
 
 def _seal(document: Mapping[str, Any], manifest: AnyManifest) -> Iterator[Finding]:

@@ -74,7 +74,9 @@ def ship(network: QuantizedGraph, data: ImageClassification, target: str, databa
         export=SimpleNamespace(library=target, integer_only=False),
         device=SimpleNamespace(settings={"database": str(database)}),
     )
-    run: Any = SimpleNamespace(config=config, images=data, task=data, recorded=False)
+    run: Any = SimpleNamespace(
+        config=config, images=data, task=data, recorded=False, device=SimpleNamespace(runtime=None)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(import_module("nas.export.library.to_tvm"), "run_locally", None)
         library = export_library(run, network, emit(network), image_of(network, data))

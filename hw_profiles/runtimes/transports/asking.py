@@ -91,17 +91,20 @@ def unable(client: AgentClient, refused: Refused) -> BoardLost:
 
 
 def telling(boards: Boards, client: AgentClient) -> Callable[[Line], None]:
-    """Return what tells people, once for each, who else measures on a board."""
-    told = set[str]()
+    """Return what tells people, once for each, who else measures on a board: there are many turns."""
+    told = set[tuple[str, ...]]()
 
     def tell(line: Line) -> None:
         holder = line.get("waits_for")
         if not isinstance(holder, Mapping):
             return
+        if not holder:
+            return  # it is just being given on
         words = [" ".join(str(holder.get(key, "?")).split())[:60] for key in ("user", "host", "pid", "since")]
-        text = "{}@{} (process {}) measures on it since {}".format(*words)
-        if text not in told:
-            told.add(text)
+        who = tuple(words[:-1])
+        if who not in told:
+            told.add(who)
+            text = "{}@{} (process {}) measures on it since {}".format(*words)
             boards.tell(f"{client.board.name}: waiting: {text}")
 
     return tell

@@ -36,6 +36,10 @@ T = TypeVar("T")
 RunsThere = Callable[[bytes, Arrays], Mapping[str, Array]]  # a file on its inputs
 
 
+class RejectedError(TrilobitError):
+    """An engine on a board does not run a file, in its own words; the board is there."""
+
+
 class EngineHere:
     """What of a runtime stays on this machine when its executables are on boards; a subclass is a frozen
     dataclass, and says what is not as it is here.
@@ -318,7 +322,7 @@ class BoardRuntime:
         """Return an agent's answer to something about one file, which is taken there if it must be.
 
         Raises:
-            TrilobitError: its engine rejects the file.
+            RejectedError: its engine rejects the file.
             BoardLost: it cannot answer; another board may.
         """
         request, needed = addressed.request()
@@ -329,7 +333,7 @@ class BoardRuntime:
                 return client.request(do, artifact=request, on_line=telling(self.boards, client), **fields)
             except Refused as refused:
                 if refused.kind in ("artifact", "lost"):
-                    raise TrilobitError(str(refused)) from None
+                    raise RejectedError(str(refused)) from None
                 if refused.kind != "missing" or last:
                     raise unable(client, refused) from None
                 client.forget()  # another run made room for its own files

@@ -36,17 +36,22 @@ class OtherProcessorError(TrilobitError):
     """A library is for another processor than this machine's."""
 
 
-def require_machine(path: Path) -> None:
+def require_machine(path: Path, machine: str = "", *, where: str = "this machine") -> None:
     """Refuse a library for another kind of processor, by its header alone.
+
+    Args:
+        machine: kind of processor, as `uname -m` calls it; empty for this machine's.
+        where: what that is, for people.
 
     Raises:
         OtherProcessorError: it is.
         TrilobitError: it is no shared library.
     """
-    made_for, here = machine_of(path), _SAME.get(platform.machine().lower(), platform.machine().lower())
-    if made_for != here:
+    made_for, there = machine_of(path), (machine or platform.machine()).lower()
+    there = _SAME.get(there, there)
+    if made_for != there:
         raise OtherProcessorError(
-            f"{path.name} is for {made_for}, this machine is {here}: run it on the one it is for"
+            f"{path.name} is for {made_for}, {where} is {there}: run it on the one it is for"
         )
 
 
@@ -121,7 +126,7 @@ class LibraryExecutable:
             ValueError: they are of another shape.
             RuntimeError: a unit failed.
         """
-        examples = self._stored(inputs[self.inputs[0].name])
+        examples = self.stored(inputs[self.inputs[0].name])
         if examples.shape[1:] != self.shape:
             what = self.inputs[0].name
             raise ValueError(f"{self.path.name} reads {what} {self.shape}, got {examples.shape[1:]}")
@@ -131,21 +136,23 @@ class LibraryExecutable:
                 raise RuntimeError(f"{self.path.name}: code {code}")
         return {LOGITS: logits}
 
-    def _stored(self, examples: Array) -> Array:
+    def stored(self, examples: Array) -> Array:
         """Return examples as they lie in memory, images with their channels last."""
         if self.reads_text:
             return np.ascontiguousarray(examples, np.int64)
         return np.ascontiguousarray(examples.transpose(0, 2, 3, 1), np.float32)
 
+    @property
+    def example(self) -> Array:
+        """What it is timed on, as that lies in memory: an image of random numbers, or a text."""
+        if self.reads_text:
+            return np.zeros((1, *self.shape), np.int64)  # an id that every vocabulary has
+        return np.random.default_rng(0).standard_normal((1, *self.shape), np.float32)
+
     def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
         """Return runs on one example: it takes no more at a time, whatever the batch."""
         run, read = self._function, self.inputs[0]
-        if example is not None:
-            one = self._stored(example[read.name][:1])
-        elif self.reads_text:
-            one = np.zeros((1, *self.shape), np.int64)  # an id that every vocabulary has
-        else:
-            one = np.random.default_rng(0).standard_normal((1, *self.shape), np.float32)
+        one = self.example if example is None else self.stored(example[read.name][:1])
         logits = np.zeros(self.answer, np.float32)
         return timed(lambda: run(one.ctypes.data, logits.ctypes.data), clock)
 

@@ -69,7 +69,7 @@ def test_a_library_of_texts_is_shipped_verified_and_timed(
         export=SimpleNamespace(library="host", integer_only=True),
         device=SimpleNamespace(settings={"database": str(tmp_path / "database")}),
     )
-    run: Any = SimpleNamespace(config=config, task=data, recorded=False)
+    run: Any = SimpleNamespace(config=config, task=data, recorded=False, device=SimpleNamespace(runtime=None))
     plain = quantize(subnet, TEXTS.workload(TEXTS.extreme("largest")), observe(subnet, x))
     reads = TextInput(length, PADDING + 1)
     monkeypatch.setattr(import_module("nas.export.library.to_tvm"), "run_locally", None)

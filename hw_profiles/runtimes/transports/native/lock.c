@@ -13,9 +13,12 @@ static const double WAIT_S = 0.1, TELL_S = 2.0;
 enum { HOLDER_SIZE = 4096 };
 
 static int open_lock(const char* path) {
-  int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  static const int flags = O_CLOEXEC | O_NOFOLLOW;
+  int file = open(path, O_RDWR | O_CREAT | O_EXCL | flags, 0666);
   if (file >= 0) fchmod(file, 0666); /* for whoever comes after us */
-  return file >= 0 ? file : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  /* a file of others in a folder of all may not be opened to be created (fs.protected_regular) */
+  if (file < 0) file = open(path, O_RDWR | flags);
+  return file >= 0 ? file : open(path, O_RDONLY | flags);
 }
 
 static void tell_holder(const Worker* worker, int file) {
