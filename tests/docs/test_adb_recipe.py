@@ -13,7 +13,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) fo
 
 
 def test_every_command_is_understood() -> None:
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 6
     for line in COMMANDS:
         assert not isinstance(parse_words(shlex.split(line)[1:], TEXTS), str)
 

@@ -22,6 +22,7 @@ from nas.cli.main import main
 from supernet.families.family import FAMILIES
 from supernet.families.mbconv import MBConvFamily, Stage
 from tests.hw_profiles.transports.adb_stand_in import StandIn, StandInBoard, folder_of_tools, serving
+from tests.nas.tune.networks import image_network
 
 pytestmark = [
     pytest.mark.slow,
@@ -165,6 +166,21 @@ def test_networks_are_searched_answer_and_are_exported_there(
         told = store.execute("select value_json from trial_user_attributes where key = 'through'").fetchall()
     assert {json.loads(text).partition(" for llvm")[0] for (text,) in told} == {"library"}
     assert all(text.endswith('on adb:board-1"') for (text,) in told)
+
+
+def test_a_file_is_compiled_here_and_served_there(
+    server: StandIn, board: StandInBoard, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(image_network())
+    device = f"adb:{board.serial}/tvm:database={tuned}"
+    assert main(["bench", str(path), "--device", device, "--seconds", "0.2", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["settings"]
+    assert row["calls"] > 0
+    board.state = "offline"
+    boards_of.cache_clear()
+    assert main(["bench", str(path), "--device", device]) == 2
+    assert "is offline" in capsys.readouterr().err
 
 
 def test_a_full_disk_and_a_refused_key_are_one_line_each(

@@ -17,6 +17,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import map_layer
+from hw_profiles.runtimes.transports.ssh import PROGRAM
 from nas.checks.check import Input, digest
 from nas.checks.parity import file_metric
 from nas.cli.main import main
@@ -26,6 +27,7 @@ from nas.export.library.library import MACHINES, machine_of
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
+from tests.hw_profiles.transports.pipes import stand_in
 from tests.nas.exported import forged, write_exported
 from tests.nas.opened_here import opened_here
 
@@ -163,7 +165,7 @@ def test_a_library_is_not_loaded_unless_it_is_the_one(
     folder = changed(exported, tmp_path)
     with (folder / "model.so").open("ab") as file:
         file.write(b"x")
-    for module in ("nas.verification.library_checks", "nas.serving.bench"):
+    for module in ("nas.verification.places", "nas.serving.bench"):
         monkeypatch.setattr(f"{module}.confined", None)  # calling it would be no exit with 2
     monkeypatch.setattr(import_module("nas.export.library.library"), "confined", None)
     assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
@@ -226,6 +228,29 @@ def test_a_library_that_does_not_run_is_found(
     folder = changed(exported, tmp_path / "sent", code)
     assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_file_is_opened_here")
+def test_a_library_is_checked_on_a_board(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which answers as this machine does, being the same: every bit, accuracy, latency."""
+    monkeypatch.setenv(PROGRAM, stand_in(tmp_path))
+    monkeypatch.setattr("nas.verification.places.WAITING_S", 0.0)
+    board = f"ssh:pi@board/tvm:folder={tmp_path / 'cache'},database={tmp_path / 'kernels'}"
+    there = findings(exported, capsys, "--device", board, "--data", "digits")
+    here = findings(exported, capsys, "--data", "digits")
+    for what in ("answers of the library", "accuracy of the library"):
+        assert there[what] == here[what]
+        assert there[what]["holds"] is True
+    assert "on ssh:pi@board, " in there["latency of the library"]["now"]
+    assert "latency" not in there
+    other = findings(changed(exported, tmp_path, for_aarch64(exported)), capsys, "--device", board)
+    assert "model.so is for aarch64, ssh:pi@board is " in other["library"]["now"]
+    damaged = changed(exported, tmp_path / "damaged", (exported / "model.so").read_bytes()[:4000])
+    assert main(["verify", str(damaged), "--run-library", "--device", board]) == 2
+    assert "library was for " in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_file_is_opened_here")
