@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.in_context import Probe
@@ -85,6 +85,16 @@ class Transport(Protocol):
             runtime: compiles them, where they run.
             contexts: of each, see `Job`.
         """
+        ...
+
+
+@runtime_checkable
+class TimesOnly(Protocol):
+    """A transport that cannot bring back what executables give."""
+
+    @property
+    def times_only(self) -> Literal[True]:
+        """It brings back how long they take."""
         ...
 
 

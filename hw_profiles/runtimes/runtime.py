@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import Timed
@@ -22,6 +23,10 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]  # by the name of an input or an output
 ArtifactKind = Literal["onnx", "library"]
 OPEN_BATCH = 100  # items at a time through an executable that takes any number
+
+
+class RejectedError(TrilobitError):
+    """What runs on another machine does not run an artifact, in its own words; the machine is there."""
 
 
 @dataclass(frozen=True)

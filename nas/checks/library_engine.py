@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.runtimes.device import MeasuredDevice
+from hw_profiles.runtimes.device import MeasuredDevice, TimesOnly
 from hw_profiles.runtimes.info import BoardInfo
 from hw_profiles.runtimes.plugin import DeviceChoice, choose
-from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
-from hw_profiles.runtimes.transports.local import Local
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,10 @@ def library_engine(text: str) -> LibraryEngine | None:
     if not text or (choice := choose(text)).kind.artifact != "library":
         return None
     device = choice.open()
-    if not isinstance(device, MeasuredDevice) or not _answers(device):
+    if not isinstance(device, MeasuredDevice) or isinstance(device.transport, TimesOnly):
         raise TrilobitError(
             f"device {text!r}: the boards of a tracker only say how long their own networks take; reach the "
             "board over ssh or adb, such as ssh:USER@HOST/tvm"
         )
     device.describe()  # what is wrong with it is said before anything is begun
     return LibraryEngine(choice, device)
-
-
-def _answers(device: MeasuredDevice) -> bool:
-    return isinstance(device.transport, Local) or isinstance(device.runtime, BoardRuntime)

@@ -12,8 +12,7 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.runtimes.plugin import HOST
-from hw_profiles.runtimes.runtime import Artifact, own_path
-from hw_profiles.runtimes.transports.board_runtime import RejectedError
+from hw_profiles.runtimes.runtime import Artifact, RejectedError, own_path
 from nas.checks.check import TextInput
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine

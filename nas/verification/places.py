@@ -17,8 +17,15 @@ from hw_profiles.documents import parse
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.measurement import Measurement, MeasurePlan, plan_on
 from hw_profiles.runtimes.info import BoardInfo
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, Executable, Runtime, single_output
-from hw_profiles.runtimes.transports.board_runtime import RejectedError
+from hw_profiles.runtimes.runtime import (
+    Array,
+    Arrays,
+    Artifact,
+    Executable,
+    RejectedError,
+    Runtime,
+    single_output,
+)
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.examples import ExampleAnswers, answers
 from nas.checks.library_engine import LibraryEngine, library_engine

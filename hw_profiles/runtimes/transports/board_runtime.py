@@ -22,6 +22,7 @@ from hw_profiles.runtimes.runtime import (
     Dialect,
     Job,
     KernelTime,
+    RejectedError,
     Runtime,
     TensorInfo,
 )
@@ -34,10 +35,6 @@ from hw_profiles.runtimes.transports.boards import Boards
 Sums = Literal["exact", "saturating", "unknown"]
 T = TypeVar("T")
 RunsThere = Callable[[bytes, Arrays], Mapping[str, Array]]  # a file on its inputs
-
-
-class RejectedError(TrilobitError):
-    """An engine on a board does not run a file, in its own words; the board is there."""
 
 
 class EngineHere:

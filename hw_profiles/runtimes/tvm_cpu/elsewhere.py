@@ -31,7 +31,7 @@ from hw_profiles.runtimes.tvm_cpu.agent_program import agent_program
 from hw_profiles.runtimes.tvm_cpu.dot import register_intrinsics, sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, default_database, random_parameters
-from hw_profiles.runtimes.tvm_cpu.self_contained import Signature, described
+from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, Signature, described
 from hw_profiles.runtimes.tvm_cpu.standalone import link_standalone
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, board_target, parse_target
 from hw_profiles.runtimes.tvm_cpu.tuning import GROUPS, WINDOW_S, WINDOWS, Database
@@ -131,6 +131,10 @@ class LibrariesThere(BoardRuntime):
         `TvmRuntime.kernel_times`.
         """
         return self.here.local.kernel_times(artifact, runs)
+
+    def remember(self, artifact: SelfContained) -> None:
+        """Note what the kernels of a library that was built here took."""
+        self.here.local.remember(artifact)
 
 
 def try_out_there(

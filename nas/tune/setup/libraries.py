@@ -7,7 +7,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Clock
-from hw_profiles.runtimes.device import Device, MeasuredDevice
+from hw_profiles.runtimes.device import Device, MeasuredDevice, TimesOnly
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import (
@@ -20,8 +20,6 @@ from hw_profiles.runtimes.runtime import (
     KernelTimer,
     Runtime,
 )
-from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
-from hw_profiles.runtimes.transports.local import Local
 from nas.emit.rewrite_onnx import rewrite
 from nas.export.library.library import ELF
 from nas.export.library.tuned import BuiltLibrary
@@ -128,18 +126,15 @@ def with_files(device: Device) -> Device:
     runtime = device.runtime
     if runtime is None or runtime.artifact != "library":
         return device
-    on_boards = isinstance(runtime, BoardRuntime)
-    builds = on_boards or hasattr(runtime, "remember")
-    if (
-        not isinstance(device, MeasuredDevice)
-        or not builds
-        or isinstance(device.transport, Local) == on_boards
-    ):
+    times_only = not isinstance(device, MeasuredDevice) or isinstance(device.transport, TimesOnly)
+    if times_only or not hasattr(runtime, "remember"):
         raise TrilobitError(
             "`nas tune` asks libraries for answers, and the boards of a tracker only say how long they take: "
             "reach the board over ssh or adb (ssh:USER@HOST/tvm), or leave tracker and key out"
         )
-    return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime(), together=not on_boards))
+    assert isinstance(device, MeasuredDevice)
+    here = runtime.describe().board is None
+    return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime(), together=here))
 
 
 @dataclass(frozen=True)

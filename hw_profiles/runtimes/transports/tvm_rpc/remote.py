@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -42,6 +43,11 @@ class TvmRpc:
 
     def __init__(self, boards: Boards, target: TvmTarget) -> None:
         self.boards, self._target = boards, target
+
+    @property
+    def times_only(self) -> Literal[True]:
+        """Boards run what they are sent, and say how long that takes."""
+        return True
 
     @property
     def parallel(self) -> int:
