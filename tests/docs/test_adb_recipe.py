@@ -19,7 +19,7 @@ def test_every_command_is_understood() -> None:
 
 
 def test_devices_are_devices() -> None:
-    named = re.findall(r"(?:`|--device )((?:adb|ssh):[^` ]*)", PAGE)
+    named = re.findall(r"(?:`|--device )((?:adb|ssh):[^`\s]*)", PAGE)
     assert len(named) > 6
     for text in named:
         assert choose(text).kind.artifact in ("library", "onnx")
