@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
-from scipy.stats import kendalltau
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -83,6 +81,8 @@ def learning_curve(
 
 def curve_point(n: int, predicted: Floats, targets: Floats) -> CurvePoint:
     """Return the point of n rows, from predictions (m,), NaN where none was made, and targets (m,)."""
+    from scipy.stats import kendalltau  # takes long to load, and every command knows what a point is
+
     valid = np.isfinite(predicted)
     error = predicted[valid] - targets[valid]
     flat = valid.sum() < 2 or np.ptp(predicted[valid]) == 0 or np.ptp(targets[valid]) == 0
@@ -100,6 +100,8 @@ def fit_power_law(n: Sequence[float], errors: Sequence[float]) -> PowerLaw:
     Raises:
         ValueError: fewer than three points, or an `n` below 1.
     """
+    from scipy.optimize import nnls
+
     if len(n) < 3 or min(n) < 1:
         raise ValueError(f"a power law needs three points or more, each of one row or more: {list(n)}")
     laws = []

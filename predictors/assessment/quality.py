@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
@@ -198,6 +197,8 @@ def architecture_folds(
 
 def tau(predicted: Floats, targets: Floats) -> float | None:
     """Return Kendall's tau-b of (n,) and (n,); None where all of either are equal."""
+    from scipy.stats import kendalltau  # takes long to load, and every command knows what a quality is
+
     if len(targets) < 2 or np.ptp(predicted) == 0 or np.ptp(targets) == 0:
         return None
     return float(kendalltau(predicted, targets).statistic)
