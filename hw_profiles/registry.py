@@ -22,6 +22,7 @@ DEVICES: Mapping[str, str] = {
     "recorded": "hw_profiles.runtimes.analytical.plugin:RECORDED",
     "systolic": "hw_profiles.runtimes.analytical.plugin:SYSTOLIC",
     "ssh": "hw_profiles.runtimes.transports.ssh:SSH",
+    "tflite-micro": "hw_profiles.runtimes.microcontroller.plugin:TFLITE_MICRO",
     "table": "hw_profiles.runtimes.analytical.plugin:TABLE",
     "tvm": "hw_profiles.runtimes.transports.tvm_rpc.plugin:TVM",
 }

@@ -26,7 +26,8 @@ class DeviceProfile:
     Attributes:
         device: what was measured on.
         plan: how.
-        table: a measurement for every layer, or the error that prevented it.
+        table: a measurement for every layer, or the error that prevented it; of a device without times
+            those that it cannot run.
         estimates: predicted rows, for layers that were not measured or whose number is unreliable.
         calibration: from sums of rows to whole networks; None until measured.
         scenarios: the same for each scenario of decoders, by its name; that of the first is `calibration`.
@@ -48,12 +49,14 @@ class DeviceProfile:
     def cost_s(self, layer: Layer) -> float:
         """Return seconds of one layer: the measured median, brought to the device's usual speed where it was
         off by more than the plan allows, else the estimate; infinite where the device cannot run it, so that
-        a search avoids it.
+        a search avoids it. Without times it is 0 where it can.
 
         Raises:
             TrilobitError: the layer is not in the profile: it was made for another space.
         """
         row = self.table.get(layer)
+        if self.device.timeless:
+            return 0.0 if row is None else row.median_s
         if row is not None and (row.error is not None or not self.unreliable(layer)):
             return row.median_s / slowdown(_drift(row, self.reference_s), self.plan)
         if layer in self.estimates:

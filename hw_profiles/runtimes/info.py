@@ -6,7 +6,7 @@ from typing import Any, Literal
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.reference.integer_sums import IntegerSums
 
-Figures = Literal["measured", "modelled", "published"]
+Figures = Literal["measured", "modelled", "published", "reported", "none"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class DeviceInfo:
         energy: where joules come from, or why there are none.
         integer_sums: what its kernels for unsigned activations and signed weights do with sums that leave 16
             bits, found by running some; `unknown` in profiles from before that.
-        figures: what its times and energies are: measured by somebody who had it, modelled, or published.
+        figures: what its times and energies are: measured by somebody who had it, modelled, published,
+            or reported in a file that its owner gave; `none` where there are none.
         board: where it was measured; None where that was the machine which ran Trilobit.
     """
 
@@ -76,6 +77,11 @@ class DeviceInfo:
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or set(self.name) & set("/\\"):
             raise ValueError(f"a device's name is a file name, got {self.name!r}")
+
+    @property
+    def timeless(self) -> bool:
+        """Whether nothing says what anything takes on it."""
+        return self.figures == "none"
 
     @property
     def sums(self) -> IntegerSums:

@@ -270,11 +270,23 @@ class CountsMemory(Protocol):
         ...
 
     def memory_bytes(self, content: bytes) -> tuple[int, int]:
-        """Return what an ONNX file needs there: working memory, and flash for the file that it becomes.
+        """Return what a file needs there: working memory, and flash for it or what it becomes.
 
         Raises:
             TrilobitError: it does not run there; says why.
         """
+        ...
+
+
+@runtime_checkable
+class RoundsItsWay(Protocol):
+    """A runtime whose integer kernels may rescale sums otherwise than simulations do, so that a code in
+    hundreds is the next one.
+    """
+
+    @property
+    def agreement(self) -> float:
+        """Share of answers in which files are nevertheless their simulation's."""
         ...
 
 

@@ -148,7 +148,8 @@ def cost_sums(formats: Formats, costs: Costs) -> dict[str, Terms]:
         )
         for column, name in enumerate(costs.columns)
     }
-    return {LATENCY: sums[next(iter(costs.timings))], **sums}
+    first = next(iter(costs.timings))  # no column of a device without times
+    return {LATENCY: sums[first], **sums} if first in sums else sums
 
 
 def predicted_sensitivity(

@@ -46,7 +46,8 @@ class ExportedNetwork:
         folder: that holds it.
         id: of the network.
         test_value: the main metric on `test_images` examples of the test part, through the file.
-        latency_s, iqr_s: median and interquartile range, measured interleaved with the others at export.
+        latency_s, iqr_s: median and interquartile range, measured interleaved with the others at export; None
+            where the device has no times.
         of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
             cannot run that.
         size_bytes: of the ONNX file.
@@ -57,14 +58,15 @@ class ExportedNetwork:
         metric: the main one.
         error: standard error of `test_value`; None of files that do not say it.
         library: its library; None without, and where that was never run.
+        memory: bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody asked.
     """
 
     folder: Path
     id: str
     test_value: float
     test_images: int
-    latency_s: float
-    iqr_s: float
+    latency_s: float | None
+    iqr_s: float | None
     of_largest: float | None
     size_bytes: int
     low_bit: int
@@ -75,6 +77,7 @@ class ExportedNetwork:
     metric: str = ACCURACY.name
     error: float | None = None
     library: LibraryFigures | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def standard_error(self) -> float:
@@ -131,7 +134,7 @@ class ExportedNetwork:
 
 @dataclass(frozen=True)
 class Exported:
-    """Exported networks, the fastest first."""
+    """Exported networks, the fastest first; without times those that need least memory."""
 
     networks: tuple[ExportedNetwork, ...]
 
@@ -151,11 +154,11 @@ class Exported:
 
 
 def _row(network: ExportedNetwork) -> dict[str, Any]:
-    apart = ("quality", "test_value", "metric", "error", "library")
+    apart = ("quality", "test_value", "metric", "error", "library", "memory")
     values = {name: value for name, value in vars(network).items() if name not in apart}
     tested = {f"test_{network.metric}": network.test_value, "standard_error": network.standard_error}
     timed = {} if network.library is None else {"library_latency_s": network.library.latency_s}
-    return {**values, **tested, **network.quality, **timed}
+    return {**values, **tested, **network.quality, **network.memory, **timed}
 
 
 def read_exported(folder: Path) -> ExportedNetwork:
@@ -175,18 +178,19 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         manifest.id,
         accuracy.test,
         accuracy.n,
-        latency.median_s,
-        latency.iqr_s,
-        latency.ratios.get("largest/fp32"),
+        latency.median_s if latency else None,
+        latency.iqr_s if latency else None,
+        latency.ratios.get("largest/fp32") if latency else None,
         manifest.files[MODEL_FILE].bytes,
         sum(number_format != "fp32" for number_format in formats),
         len(formats),
-        latency.load,
-        latency.replayed,
+        latency.load if latency else None,
+        latency.replayed if latency else False,
         manifest.quality,
         manifest.metric,
         accuracy.error,
         _library_figures(manifest),
+        manifest.memory,
     )
 
 
@@ -203,4 +207,11 @@ def _library_figures(manifest: Manifest) -> LibraryFigures | None:
 def read_exports(folder: Path) -> Exported:
     """Return all exported networks in a folder; none where there are none."""
     networks = map(read_exported, written_networks(folder, MANIFEST))
-    return Exported(tuple(sorted(networks, key=lambda network: network.latency_s)))
+    return Exported(tuple(sorted(networks, key=_cost)))
+
+
+def _cost(network: ExportedNetwork) -> float:
+    """Return what networks are in the order of: time, or what they need where there is none."""
+    if network.latency_s is not None:
+        return network.latency_s
+    return next(iter(network.memory.values()), network.size_bytes)

@@ -52,7 +52,13 @@ class Network:
 
     @property
     def latency_s(self) -> float:
-        """Measured median seconds of one inference, or what a profile says where the device is recorded."""
+        """Measured median seconds of one inference, or what a profile says where the device is recorded.
+
+        Raises:
+            TrilobitError: the device has no times.
+        """
+        if "latency" not in self.entry.measured:
+            raise TrilobitError(f"{self.id} was not timed; it has {', '.join(self.entry.measured)}")
         return self.entry.measured["latency"].value
 
     @property

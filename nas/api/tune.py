@@ -12,7 +12,7 @@ from nas.run.reporting import QUIET, Reporter
 PathLike = str | Path
 Limit = str | float
 FOLDER = "runs/tuned"
-UNITS = {"latency": "s", "size": "B"}  # of limits that are plain numbers
+UNITS = {"latency": "s", "size": "B", "arena": "B", "flash": "B"}  # of limits that are plain numbers
 
 
 def tune(
@@ -29,6 +29,8 @@ def tune(
     max_latency: Limit | None = None,
     max_size: Limit | None = None,
     min_quality: Mapping[str, Limit] | None = None,
+    objectives: Sequence[str] | None = None,
+    limits: Mapping[str, Limit] | None = None,
     metric: str | None = None,
     budget: str | None = None,
     seed: int | None = None,
@@ -55,6 +57,9 @@ def tune(
         preprocessing: of images where the file does not say it, such as `{"mean": ".5", "std": ".5"}`.
         max_latency, max_size: limits: text such as `8ms`, `60%` of the original's, or SI units.
         min_quality: limits on metrics by name, such as `{"agreement": "99%", "kl": 0.01}`.
+        objectives: costs to weigh answers against, of `latency`, `size`, `arena` and `flash`; None takes
+            latency and size, or arena and flash on a device without times.
+        limits: others by name, such as `{"arena": "64KB"}`.
         metric: a measure of your own, `module:function`.
         budget: time for all of it, such as `5m`.
         seed: of everything random.
@@ -69,7 +74,7 @@ def tune(
     from supernet.imported.fixed_value import fixed_text
 
     place, source = _placed(model, folder, example_inputs)
-    bounds = {"latency": max_latency, "size": max_size, **(min_quality or {})}
+    bounds = {"latency": max_latency, "size": max_size, **(min_quality or {}), **(limits or {})}
     options = {
         "model.source": source,
         "model.shape": tuple(f"{n}={'x'.join(map(str, s))}" for n, s in (shapes or {}).items()) or None,
@@ -78,6 +83,7 @@ def tune(
         **{f"samples.{name}": value for name, value in (preprocessing or {}).items()},
         "device.name": device,
         "tune.formats": None if formats is None else tuple(formats),
+        "tune.objectives": None if objectives is None else tuple(objectives),
         "tune.metric": metric,
         "tune.budget": budget,
         "seed": seed,

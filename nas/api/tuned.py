@@ -10,7 +10,7 @@ import numpy as np
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from nas.run.frames import frame
-from nas.run.tuned_document import MeasuredLatency, TunedFront, TunedNetwork
+from nas.run.tuned_document import MeasuredLatency, TunedFront, TunedNetwork, cost_of, shown_costs
 from nas.search.limits import parse_limit
 from nas.search.objectives import Objective, violation
 from nas.search.units import show
@@ -18,7 +18,7 @@ from nas.search.units import show
 if TYPE_CHECKING:
     import pandas as pd
 
-LATENCY, SIZE = "latency", "size"
+PLAIN = {"s": "s", "bytes": "B"}  # by unit, what stands behind a plain number
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +36,10 @@ class TunedFile:
     metric: str
 
     def __repr__(self) -> str:
-        return f"TunedFile({self.id}: {self.metric}={self.quality:.4g}, latency={self.latency_s:.4g})"
+        cost = (
+            f"size={self.size_bytes:.4g}" if self.entry.latency is None else f"latency={self.latency_s:.4g}"
+        )
+        return f"TunedFile({self.id}: {self.metric}={self.quality:.4g}, {cost})"
 
     @property
     def id(self) -> str:
@@ -45,8 +48,13 @@ class TunedFile:
 
     @property
     def latency(self) -> MeasuredLatency:
-        """Measured, in turns with the original."""
-        assert self.entry.latency is not None
+        """Measured, in turns with the original.
+
+        Raises:
+            TrilobitError: nothing was timed.
+        """
+        if self.entry.latency is None:
+            raise TrilobitError(f"{self.id} was not timed; it has {', '.join(self.memory)} and size")
         return self.entry.latency
 
     @property
@@ -58,6 +66,11 @@ class TunedFile:
     def size_bytes(self) -> float:
         """Bytes of the file."""
         return self.entry.size_bytes
+
+    @property
+    def memory(self) -> Mapping[str, float]:
+        """Bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody asked."""
+        return self.entry.memory
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -153,8 +166,8 @@ class TunedFiles:
         return frame([_row(file) for file in self.files], "id")
 
     def _objectives(self) -> Iterator[Objective]:
-        yield Objective(LATENCY, "s", "min", origin="device")
-        yield Objective(SIZE, "bytes", "min", origin="device")
+        for cost in shown_costs(self.file):
+            yield Objective(cost.name, cost.unit, "min", origin="device")
         for metric in self.file.metrics:
             yield Objective(metric.name, metric.unit, "max" if metric.direction == "max" else "min")
 
@@ -162,11 +175,10 @@ class TunedFiles:
         if name not in table:
             raise TrilobitError(f"unknown limit {name!r}; there are {', '.join(table)}")
         original = self.file.original
-        whole = {LATENCY: original.latency and original.latency.median_s, SIZE: original.size_bytes}
-        stated = table[name]
-        text = f"{text}s" if name == LATENCY and _is_number(text) else text
-        text = f"{text}B" if name == SIZE and _is_number(text) else text
-        bound = parse_limit(text, stated).resolve(whole.get(name) or 0.0)
+        stated, metrics = table[name], {metric.name for metric in self.file.metrics}
+        whole = None if name in metrics else cost_of(original, name)
+        text = f"{text}{PLAIN[stated.unit]}" if stated.unit in PLAIN and _is_number(text) else text
+        bound = parse_limit(text, stated).resolve(whole or 0.0)
         return Objective(stated.name, stated.unit, stated.direction, bound, stated.origin)
 
 
@@ -205,14 +217,17 @@ def _is_number(text: str) -> bool:
 
 
 def _value(file: TunedFile, name: str) -> float:
-    if name == LATENCY:
-        return file.latency_s
-    return file.size_bytes if name == SIZE else file.metrics[name]
+    if name in file.metrics:
+        return file.metrics[name]
+    value = cost_of(file.entry, name)
+    return np.inf if value is None else value
 
 
 def _row(file: TunedFile) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": file.id, "latency": file.latency_s, "ratio": file.latency.ratio}
-    row |= {"size": file.size_bytes, **file.metrics}
+    row: dict[str, Any] = {"id": file.id}
+    if file.entry.latency is not None:
+        row |= {"latency": file.latency_s, "ratio": file.latency.ratio}
+    row |= {"size": file.size_bytes, **file.memory, **file.metrics}
     counts = dict.fromkeys(file.formats.values(), 0)
     for name in file.formats.values():
         counts[name] += 1

@@ -20,7 +20,7 @@ from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.plugin import choose
-from hw_profiles.runtimes.runtime import Artifact, Executable, Job, Runtime, single_output
+from hw_profiles.runtimes.runtime import Artifact, CountsMemory, Executable, Job, Runtime, single_output
 from nas.checks.engine import integer_count
 
 OWN_DOMAINS = ("", "ai.onnx")
@@ -95,6 +95,14 @@ def file_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
     job = Job(single(map_layer("pool", (1, 1, 1), 1)), lambda: model, exact_sums=True)
     [measured] = measure_within_budget(open_request(request), [job], parse(MeasurePlan, request["plan"]))
     return asdict(measured), {}
+
+
+def file_memory(request: Mapping[str, Any]) -> tuple[dict[str, float], Arrays]:
+    """Return what the file at `path` needs on a microcontroller, counted by `device`, by name of the cost."""
+    runtime = runtime_of(request)
+    assert isinstance(runtime, CountsMemory)
+    arena_bytes, flash_bytes = runtime.memory_bytes(content_of(request))
+    return {"arena": float(arena_bytes), "flash": float(flash_bytes)}, {}
 
 
 def measurement_of(document: Any) -> Measurement:

@@ -52,11 +52,23 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
         return print_summary(run, reporter)
 
 
-def _stage(arguments: argparse.Namespace, reporter: Reporter, then: Then | None = None) -> dict[str, Any]:
-    """Run one stage, and what comes `then` while the folder is held; return what both have to say."""
+def _stage(
+    arguments: argparse.Namespace,
+    reporter: Reporter,
+    then: Then | None = None,
+    *,
+    check: Callable[["Run"], None] | None = None,
+) -> dict[str, Any]:
+    """Run one stage, and what comes `then` while the folder is held; return what both have to say.
+
+    Args:
+        check: refuses a run before the stage.
+    """
     with _opened(arguments, reporter) as run:
         from nas.stages.pipeline import run_stage
 
+        if check is not None:
+            check(run)
         run_stage(run, arguments.command, reporter)
         more = then(run, reporter) if then is not None else {}
         return {"stage": arguments.command, "folder": str(run.folder), **more}
@@ -89,7 +101,13 @@ def _profile(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any
         run_validation(run, arguments.networks, reporter)
         return {}
 
-    return _stage(arguments, reporter, None if arguments.networks is None else validate)
+    def require_times(run: "Run") -> None:
+        from nas.stages.profile import require_times
+
+        require_times(run)
+
+    then = None if arguments.networks is None else validate
+    return _stage(arguments, reporter, then, check=require_times)
 
 
 def _fit(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:

@@ -25,6 +25,8 @@ def _limit_flag(limited: Objective) -> Flag:
     return Flag(words, LIMITS + limited.name, _METAVARS.get(limited.unit, "X"), meaning)
 
 
+# what files of a tune are limited by
+_COSTS = [OBJECTIVES[name] for name in ("latency", "size", "arena", "flash")]
 # what the networks of a family are searched for, or limited by
 _SEARCHED = [
     known
@@ -305,8 +307,15 @@ TUNE_GROUPS: Sequence[Group] = (
         "what to search for; `none` drops a limit",
         ("tune",),
         (
-            Flag("--max-latency", LIMITS + "latency", "TIME", "8ms, or 60%% of the original's"),
-            Flag("--max-size", LIMITS + "size", "BYTES", "200KB, or 40%% of the original's"),
+            Flag(
+                "--objective",
+                "tune.objectives",
+                "A,B",
+                "costs to weigh answers against: of latency, size, arena, flash (default: latency,size, or "
+                "arena,flash on a device without times)",
+                "list",
+            ),
+            *map(_limit_flag, _COSTS),
             *map(_limit_flag, map(of_metric, FIDELITY)),
             Flag(
                 "--min-quality",

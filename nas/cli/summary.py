@@ -18,6 +18,7 @@ from supernet.tasks.task import called
 
 FOR_SIZE = "*"  # another network is faster and no less accurate, none of those is as small
 BY_CHANCE = "!"  # chosen on search-validation; on test another one is no worse in anything
+COUNTED = "counted by TensorFlow Lite Micro on a machine of 64 bits; nothing says how long they take"
 LIBRARY_NOTE = "+ model.so: the library of the network above, timed by itself when it was exported"
 NOTES: Mapping[str, str] = {
     FOR_SIZE: "on the front for its size: another is faster and no less accurate",
@@ -31,6 +32,8 @@ def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
         return []
     values = np.array([n.test_value for n in networks])
     losses = objective(networks[0].metric).to_min(values)
+    if any(n.latency_s is None for n in networks):
+        return [""] * len(networks)
     costs = np.array([(loss, n.latency_s, n.size_bytes) for loss, n in zip(losses, networks, strict=True)])
     fast, small = non_dominated(costs[:, :2]), non_dominated(costs)
     return [
@@ -61,6 +64,7 @@ def print_networks(run: Run, reporter: Reporter) -> list[dict[str, Any]]:
             "latency_iqr_s": network.iqr_s,
             "load": network.load,
             "size_bytes": network.size_bytes,
+            **{f"{name}_bytes": value for name, value in network.memory.items()},
             **network.quality,
             **({} if network.library is None else {"library": vars(network.library)}),
         }
@@ -74,13 +78,16 @@ def table(networks: Sequence[ExportedNetwork]) -> Table:
     """
     remarks = notes(networks)
     metric = networks[0].metric if networks else ACCURACY.name
-    columns = ("network", f"test {metric.replace('_', ' ')}", "latency", "IQR", "ratio", "size", "low-bit")
+    first = ("network", f"test {metric.replace('_', ' ')}")
+    if any(network.latency_s is None for network in networks):
+        return _untimed(networks, first)
+    columns = (*first, "latency", "IQR", "ratio", "size", "low-bit")
     files = [file for network in networks for file in (network, network.library) if file is not None]
     times, spreads, sizes = (
         show_alike(objective(name), values)
         for name, values in (
-            ("latency", [file.latency_s for file in files]),
-            ("latency", [file.iqr_s for file in files]),
+            ("latency", [file.latency_s for file in files if file.latency_s is not None]),
+            ("latency", [file.iqr_s for file in files if file.iqr_s is not None]),
             ("size", [file.size_bytes for file in files]),
         )
     )
@@ -93,6 +100,19 @@ def table(networks: Sequence[ExportedNetwork]) -> Table:
     if any(remarks):
         return Table((*columns, ""), rows, numbers=7)
     return Table(columns, [row[:-1] for row in rows], numbers=6)
+
+
+def _untimed(networks: Sequence[ExportedNetwork], first: tuple[str, ...]) -> Table:
+    """Return the table of networks for a device without times."""
+    names = list(dict.fromkeys(name for network in networks for name in network.memory))
+    columns = [[network.memory.get(name, np.nan) for network in networks] for name in names]
+    columns.append([network.size_bytes for network in networks])
+    texts = zip(*(show_alike(objective("size"), values) for values in columns), strict=True)
+    rows = [
+        (n.id, _quality(n, n.test_value), *cells, f"{n.low_bit} of {n.layers}")
+        for n, cells in zip(networks, texts, strict=True)
+    ]
+    return Table((*first, *names, "size", "low-bit"), rows, numbers=len(first) + len(names) + 1)
 
 
 def _cells(network: ExportedNetwork, time: str, spread: str, size: str) -> tuple[str, ...]:
@@ -131,6 +151,8 @@ def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
     quality = f"test {metric}: through the file, on {n:,} {called(run.task)}, ± standard error"
     ratio = "ratio: to the largest network in fp32, in the same turns"
     present = set(notes(networks))
+    if run.timeless:
+        return [quality, f"arena, flash: {COUNTED}"]
     libraries = [LIBRARY_NOTE] * any(network.library is not None for network in networks)
     remarks = [f"{key} {NOTES[key]}" for key in NOTES if key in present]
     return [quality, f"latency: {times}; {ratio}", *libraries, *remarks]

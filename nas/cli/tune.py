@@ -1,14 +1,23 @@
 """`nas tune`: from words to a tune, and its front as a table."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from nas.cli.given import given_options
 from nas.run.reporting import Reporter, Table
-from nas.run.tuned_document import MetricValue, Reference, TunedFront, TunedNetwork
+from nas.run.tuned_document import (
+    LATENCY,
+    MetricValue,
+    Reference,
+    TunedFront,
+    TunedNetwork,
+    TunedObjective,
+    cost_of,
+    shown_costs,
+)
 from nas.search.objectives import Objective
 from nas.search.units import UNITS, show
 
@@ -106,27 +115,34 @@ def print_front(path: Path, reporter: Reporter) -> dict[str, Any]:
 def front_table(front: TunedFront) -> Table:
     """Return the front as a table, the references below it."""
     shown = [m for m in front.metrics if m.name in (front.metric.name, "agreement", "accuracy")]
-    columns = ("file", *(m.name for m in shown), "latency", "speed", "size", "low-bit")
-    rows = [_cells(front, shown, n.id, n, f"{len(n.policy)} of {len(front.units)}") for n in front.candidates]
+    costs = shown_costs(front)
+    columns = ("file", *(m.name for m in shown), *_headings(costs), "low-bit")
+    rows = [
+        (n.id, *_cells(shown, costs, n), f"{len(n.policy)} of {len(front.units)}") for n in front.candidates
+    ]
     rows += [
-        _cells(front, shown, r.name, r, "") if not r.error else (r.name, *[""] * (len(columns) - 2), "fails")
+        (r.name, *_cells(shown, costs, r), "")
+        if not r.error
+        else (r.name, *[""] * (len(columns) - 2), "fails")
         for r in (front.original, *front.references)
     ]
     return Table(columns, rows, numbers=len(columns) - 1)
 
 
-def _cells(
-    front: TunedFront, shown: Any, name: str, entry: TunedNetwork | Reference, formats: str
-) -> tuple[str, ...]:
-    latency, size = entry.latency, entry.size_bytes
-    return (
-        name,
-        *(_figure(metric, _metrics(entry).get(metric.name)) for metric in shown),
-        UNITS["s"].text(latency.median_s) if latency else "-",
-        f"{1 / latency.ratio:.2f} x" if latency and latency.ratio else "-",
-        UNITS["bytes"].text(size) if size is not None else "-",
-        formats,
-    )
+def _headings(costs: Sequence[TunedObjective]) -> list[str]:
+    """Return the columns of costs; beside a time how it compares with the original's."""
+    pairs = ([cost.name, "speed"] if cost.name == LATENCY else [cost.name] for cost in costs)
+    return [heading for pair in pairs for heading in pair]
+
+
+def _cells(shown: Any, costs: Sequence[TunedObjective], entry: TunedNetwork | Reference) -> list[str]:
+    cells = [_figure(metric, _metrics(entry).get(metric.name)) for metric in shown]
+    for cost in costs:
+        value, latency = cost_of(entry, cost.name), entry.latency
+        cells.append("-" if value is None else UNITS[cost.unit].text(value))
+        if cost.name == LATENCY:
+            cells.append(f"{1 / latency.ratio:.2f} x" if latency and latency.ratio else "-")
+    return cells
 
 
 def _metrics(entry: TunedNetwork | Reference) -> dict[str, MetricValue]:
@@ -151,6 +167,7 @@ def _row(front: TunedFront, entry: TunedNetwork | Reference) -> dict[str, Any]:
         "latency_iqr_s": latency.iqr_s if latency else None,
         "ratio": latency.ratio if latency else None,
         "size_bytes": entry.size_bytes,
+        **{f"{name}_bytes": value for name, value in entry.memory.items()},
         "metrics": {name: figure.value for name, figure in _metrics(entry).items()},
         "standard_errors": {name: figure.std for name, figure in _metrics(entry).items()},
     }
@@ -168,6 +185,13 @@ def _footnotes(front: TunedFront) -> list[str]:
             if r.error
         ),
         f"{', '.join(m.name for m in front.metrics[:3])}: against the original, {count}",
-        f"latency: medians, all files in the same turns on {front.instruction_set}{busy}; "
-        "speed: the original's time over the file's, pass by pass",
+        *(
+            f"latency: medians, all files in the same turns on {front.instruction_set}{busy}; "
+            "speed: the original's time over the file's, pass by pass"
+            for _ in filter(None, [front.original.latency])
+        ),
+        *(
+            "arena, flash: counted by TensorFlow Lite Micro on a machine of 64 bits"
+            for _ in filter(None, [front.original.memory])
+        ),
     ]

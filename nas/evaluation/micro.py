@@ -24,8 +24,11 @@ def micro_metrics(run: Run, model: bytes) -> dict[str, float]:
     Args:
         model: its ONNX file.
     """
-    if (runtime := _counting(run)) is None:
-        return {}
+    return {} if (runtime := _counting(run)) is None else counted(runtime, model)
+
+
+def counted(runtime: CountsMemory, model: bytes) -> dict[str, float]:
+    """Return what a file takes, by name of the objective; more than there is, where it does not run there."""
     try:
         arena_bytes, flash_bytes = runtime.memory_bytes(model)
     except TrilobitError:  # an operation that microcontrollers do not have
@@ -34,8 +37,8 @@ def micro_metrics(run: Run, model: bytes) -> dict[str, float]:
 
 
 def _counting(run: Run) -> CountsMemory | None:
-    """Return what counts arena and flash, where a run has an objective or a limit of these; None on other
-    runtimes, where they stay predictions.
+    """Return what counts arena and flash, where a run has an objective or a limit of these, or its device has
+    no times; None on other runtimes, where they stay predictions.
     """
     asked = {*run.config.search.objectives, *run.config.constraints} & {ARENA, FLASH}
-    return run.runtime if asked and isinstance(run.runtime, CountsMemory) else None
+    return run.runtime if (asked or run.timeless) and isinstance(run.runtime, CountsMemory) else None

@@ -56,7 +56,7 @@ class DeviceEvaluator:
         """
         results = self.measuring.results(candidates, lambda done, _: on_found(done))
         for candidate, (values, attributes) in zip(candidates, results, strict=True):
-            if "iqr_s" not in attributes:
+            if "iqr_s" not in attributes and not self.builder.run.timeless:
                 raise TrilobitError(
                     f"{hidden(self.builder.run.storage_url)}: {candidate.id} was measured without a spread, "
                     "as no version writes it; put a copy of it back, or delete it to measure everything again"
@@ -64,7 +64,8 @@ class DeviceEvaluator:
             scenarios = attributes.get("scenarios", {})
             values = {**values, **attributes.get("metrics", {})}
             values |= self._in_scenarios({name: float(m["median_s"]) for name, m in scenarios.items()})
-            spread = {"latency": float(attributes["iqr_s"]), **self._standard_errors(values)}
+            timed = {} if self.builder.run.timeless else {"latency": float(attributes["iqr_s"])}
+            spread = {**timed, **self._standard_errors(values)}
             spread |= {name: float(measured["iqr_s"]) for name, measured in scenarios.items()}
             load = attributes.get("load")  # absent where the system cannot tell, and in older storages
             yield Evaluation(candidate, values, "measured", spread, None if load is None else float(load))
@@ -98,7 +99,7 @@ class DeviceEvaluator:
         return open_study(
             self.builder.run,
             study,
-            (self.builder.metric, "latency", "size"),
+            (self.builder.metric, *(() if self.builder.run.timeless else ("latency",)), "size"),
             self._evaluate,
             group=group,
             identity=partial(device_identity, self.builder.run),
@@ -109,6 +110,9 @@ class DeviceEvaluator:
 
     def _here(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
         group = [self._built(candidate) for candidate in candidates]
+        if self.builder.run.timeless:
+            yield from ((built.candidate, self._untimed(built)) for built in group)
+            return
         for built, timed in zip(group, self._time(group), strict=True):
             answer = self._answer(built) if timed.ran else None
             yield built.candidate, self._result(timed, answer, len(built.model))
@@ -118,6 +122,12 @@ class DeviceEvaluator:
         nothing that this run computes disturbs a measurement.
         """
         answers = self._answers(candidates)
+        if self.builder.run.timeless:
+            for candidate in candidates:
+                if isinstance(answer := answers[candidate], str):
+                    raise TrilobitError(answer)
+                yield candidate, _of_no_time(answer)
+            return
         for candidate, timed in self._times(candidates):
             answer = answers[candidate]
             if isinstance(answer, str):
@@ -180,6 +190,10 @@ class DeviceEvaluator:
         jobs = [self._jobs(built) for built in group]
         measured = iter(self.latencies([job for of_one in jobs for job in of_one.values()]))
         return [Timed({name: next(measured) for name in of_one}) for of_one in jobs]
+
+    def _untimed(self, built: "Built") -> Result:
+        """Return what is kept of a network on a device without times."""
+        return _of_no_time(self._answer(built))
 
     def _answer(self, built: "Built") -> Result:
         run, main = self.builder.run, main_metric(self.builder.run.task)
@@ -251,6 +265,11 @@ def turns(candidates: Sequence[Candidate], workers: int) -> list[Sequence[Candid
     each = -(-len(candidates) // (most * workers))
     ends = np.linspace(0, len(candidates), min(len(candidates), each * workers) + 1).round().astype(int)
     return [candidates[start:end] for start, end in pairwise(ends.tolist())]
+
+
+def _of_no_time(answer: Result) -> Result:
+    values, attributes = answer
+    return values, {"source": "measured", "error": None, **attributes}
 
 
 def _same(model: bytes) -> bytes:

@@ -3,11 +3,12 @@ arXiv:1810.03993). All of it comes from the manifest.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 from hw_profiles.graph.cache import IDS
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS
 from nas.checks.check import BYTES, AnyInput, Input, TextInput
-from nas.export.manifest import LibraryRecord, Manifest
+from nas.export.manifest import Latency, LibraryRecord, Manifest
 from nas.export.manifests import AnyManifest
 from nas.export.markdown import escaped
 from nas.export.seal import EXITS_FILE, MODEL_FILE
@@ -80,25 +81,42 @@ def _purpose(manifest: Manifest) -> str:
 
 def _figures(manifest: Manifest) -> list[str]:
     accuracy, latency = manifest.accuracy, manifest.latency
-    source = "looked up, not measured" if latency.replayed else f"measured through {escaped(latency.through)}"
     rows = [
         (
             f"test {manifest.metric.replace('_', ' ')}",
             f"{_value(manifest.metric, accuracy.test)} {_of(manifest)}, through {MODEL_FILE}",
         ),
-        ("latency", f"{show_latency(latency.median_s, latency.iqr_s, latency.load)}; {source}"),
     ]
+    first, *against = latency_rows(latency) if latency else [None]
+    rows += [first] if first else []
     rows += [(_QUALITY[n], _value(n, value)) for n, value in manifest.quality.items() if n in _QUALITY]
-    for name, ratio in latency.ratios.items():
-        if ratio is not None:
-            network = _REFERENCES.get(name, escaped(name))
-            rows.append((f"latency against {network}", f"{ratio:.2f} x, in the same run"))
+    rows += [*against, *memory_rows(manifest.memory)]
     for way_out in manifest.exits:
         figure = f"{_value(manifest.metric, way_out.test)} {_of(manifest)}, through {EXITS_FILE}"
         rows.append((f"the same after {way_out.blocks} blocks", figure))
     for name, file in manifest.files.items():
         rows.append((escaped(name), f"{show(objective('size'), file.bytes)}, sha256 {file.sha256[:16]}..."))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def latency_rows(latency: Latency) -> list[tuple[str, str]]:
+    """Return a file's latency, then what it is compared with, as rows of a table."""
+    source = "looked up, not measured" if latency.replayed else f"measured through {escaped(latency.through)}"
+    own = f"{show_latency(latency.median_s, latency.iqr_s, latency.load)}; {source}"
+    against = [
+        (f"latency against {_REFERENCES.get(name, escaped(name))}", f"{ratio:.2f} x, in the same run")
+        for name, ratio in latency.ratios.items()
+        if ratio is not None
+    ]
+    return [("latency", own), *against]
+
+
+def memory_rows(memory: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return what a file needs on a microcontroller, as rows of a table."""
+    return [
+        (escaped(name), f"{value:,.0f} bytes, counted by TensorFlow Lite Micro")
+        for name, value in memory.items()
+    ]
 
 
 def _of(manifest: Manifest) -> str:

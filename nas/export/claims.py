@@ -13,6 +13,7 @@ from nas.checks.check import BYTES as PADDING
 from nas.checks.check import AnyInput, TextInput
 from nas.emit.file_types import needed_opset
 from nas.emit.to_onnx import described
+from nas.evaluation.micro import micro_metrics
 from nas.export.build import Accuracy, Exported, Tuning
 from nas.export.library.target import ExportedLibrary
 from nas.export.package import network_files
@@ -25,10 +26,10 @@ from supernet.tasks.metric import main_metric
 COMPACT = (",", ":")  # of JSON inside a file
 
 
-def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, bytes]:
+def exported_files(run: Run, exported: Exported, latency: Timed | None) -> dict[str, bytes]:
     """Return the folder of one network and its archive, by paths in the folder of exports."""
     library = exported.library or ExportedLibrary({}, {})
-    model = described(exported.model, _metadata(run, exported, latency.own))
+    model = described(exported.model, _metadata(run, exported, latency.own if latency else None))
     key = Path(run.config.export.sign) if run.config.export.sign else None
     claims = _claims(run, exported, latency)
     exits = {EXITS_FILE: exported.exits.model} if exported.exits else {}
@@ -38,8 +39,12 @@ def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, by
     return network_files(exported.context.entry.id, files, claims, key=key)
 
 
-def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
+def _claims(run: Run, exported: Exported, latency: Timed | None) -> dict[str, Any]:
     entry, data = exported.context.entry, run.task
+    memory = micro_metrics(run, exported.model)
+    timed = None
+    if latency is not None:
+        timed = {**compared(latency), "replayed": run.recorded, "through": timed_through(run)}
     return {
         "id": entry.id,
         "space": run.config.space.name,
@@ -60,7 +65,8 @@ def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
         "library": dict(exported.library.record) if exported.library else None,
         "finetuning": _finetuning(run, exported.tuning),
         "exits": [asdict(each) for each in exported.exits.exits] if exported.exits else [],
-        "latency": {**compared(latency), "replayed": run.recorded, "through": timed_through(run)},
+        "latency": timed,
+        **({"memory": memory} if memory else {}),
         "predicted": {name: figure.to_json() for name, figure in entry.predicted.items()},
         "parity": asdict(exported.parity),
         "answers": exported.answers.to_json(),
@@ -84,7 +90,7 @@ def _by_part(accuracy: Accuracy) -> dict[str, float]:
     return {"validation": accuracy.validation, "test": accuracy.test}
 
 
-def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, str]:
+def _metadata(run: Run, exported: Exported, latency: Measurement | None) -> dict[str, str]:
     """Return what a user of the file alone needs to know."""
     data, entry = run.task, exported.context.entry
     return {
@@ -93,7 +99,7 @@ def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, s
         "trilobit.genes": json.dumps(entry.genes, separators=COMPACT),
         "trilobit.policy": json.dumps(entry.policy, separators=COMPACT),
         f"trilobit.test_{main_metric(data).name}": f"{exported.accuracy.test:.6g}",
-        "trilobit.latency_s": f"{latency.median_s:.6g}",
+        **({} if latency is None else {"trilobit.latency_s": f"{latency.median_s:.6g}"}),
         "trilobit.device": run.device.describe().name,
         "trilobit.integer_sums": "exact" if needs_exact_sums(exported.model) else "any",
         "classes": "\n".join(data.classes),

@@ -211,7 +211,7 @@ class Manifest:
         accuracy: through the file.
         quality: what else is known of its answers on the test part, by metric, compared with those of the
             largest network in fp32; empty in manifests of earlier versions.
-        latency: through the file, in seconds.
+        latency: through the file, in seconds; None where its device has no times.
         parity: how file and simulation compared at export.
         answers: labels on made-up images, by which the file is checked elsewhere.
         versions: of the packages that made it.
@@ -219,6 +219,7 @@ class Manifest:
         library: of `model.so`, where there is one.
         finetuning: where the network was trained on.
         exits: of `exits.onnx`, where there is one, those of fewest blocks first.
+        memory: bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody asked.
     """
 
     schema: Literal["export/3", "export/2"]
@@ -234,7 +235,7 @@ class Manifest:
     input: AnyInput
     device: DeviceInfo
     accuracy: Accuracy
-    latency: Latency
+    latency: Latency | None
     parity: Kernels
     answers: Answers
     versions: Mapping[str, str]
@@ -243,6 +244,7 @@ class Manifest:
     library: LibraryRecord | None = None
     finetuning: Finetuning | None = None
     exits: tuple[ExitRecord, ...] = ()
+    memory: Mapping[str, NotNegative] = field(default_factory=dict)
     quality: Mapping[str, NotNegative] = field(default_factory=dict)
     metric: str = ACCURACY.name
     requires: Mapping[str, str] = field(default_factory=dict)

@@ -23,8 +23,14 @@ class Timed:
     references: Mapping[str, Measurement]
 
 
-def measure(device: DeviceEvaluator, largest: ExportContext, exported: Sequence[Exported]) -> list[Timed]:
-    """Measure all files, each architecture in fp32, the space's largest network and MobileNetV2, in turns."""
+def measure(
+    device: DeviceEvaluator, largest: ExportContext, exported: Sequence[Exported]
+) -> list[Timed] | list[None]:
+    """Measure all files, each architecture in fp32, the space's largest network and MobileNetV2, in turns;
+    None of each where the device has no times.
+    """
+    if device.builder.run.timeless:
+        return [None] * len(exported)
     space = device.builder.run.family.space()
     contexts = [network.context for network in exported]
     files = [Job(network.context.workload, partial(bytes, network.model)) for network in exported]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from hw_profiles.graph.formats import FP32
 from nas.checks.tensor import Tensor
-from nas.export.card import needs_exact, session_lines
+from nas.export.card import latency_rows, memory_rows, needs_exact, session_lines
 from nas.export.markdown import escaped, in_code
 from nas.export.tuned_manifest import MetricFigure, TunedManifest
 from nas.search.objectives import objective
-from nas.search.units import show, show_latency, unit_of
+from nas.search.units import show, unit_of
 
 
 def tuned_card(manifest: TunedManifest) -> str:
@@ -42,16 +42,13 @@ def _title(manifest: TunedManifest) -> list[str]:
 
 
 def _figures(manifest: TunedManifest) -> list[str]:
-    latency, quality = manifest.latency, manifest.quality
-    source = "looked up, not measured" if latency.replayed else f"measured through {escaped(latency.through)}"
+    quality = manifest.quality
     rows = [
         (_metric_name(name, figure), f"{figure_text(figure)}, {quality.n} examples")
         for name, figure in quality.metrics.items()
     ]
-    rows.append(("latency", f"{show_latency(latency.median_s, latency.iqr_s, latency.load)}; {source}"))
-    for name, ratio in latency.ratios.items():
-        if ratio is not None:
-            rows.append((f"latency against {escaped(name)}", f"{ratio:.2f} x, in the same run"))
+    rows += latency_rows(manifest.latency) if manifest.latency else []
+    rows += memory_rows(manifest.memory)
     for name, file in manifest.files.items():
         rows.append((escaped(name), f"{show(objective('size'), file.bytes)}, sha256 {file.sha256[:16]}..."))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]

@@ -49,7 +49,6 @@ def tuned_claims(
     """
     front = run.front
     assert network.judging is not None
-    assert network.latency is not None
     return {
         "id": network.id,
         "genes": list(network.genes),
@@ -69,7 +68,8 @@ def tuned_claims(
         "instruction_set": run.instruction_set,
         "requires": {"integer_sums": "exact"} if facts.exact_sums else {},
         "quality": _quality(front, network.judging),
-        "latency": _latency(front, network.latency),
+        "latency": None if network.latency is None else _latency(front, network.latency),
+        **({"memory": dict(network.memory)} if network.memory else {}),
         "kernels": {"integer": facts.integer_kernels, "otherwise": list(otherwise)},
         "answers": facts.answers and facts.answers.to_json(),
         "versions": dict(run.versions),
@@ -80,7 +80,7 @@ def tuned_claims(
 def tuned_metadata(run: TunedRun, network: TunedNetwork) -> dict[str, str]:
     """Return what a user of the file alone needs to know."""
     assert network.judging is not None
-    assert network.latency is not None
+    latency = network.latency
     quality = {name: figure.value for name, figure in network.judging.metrics.items()}
     fixed = run.front.model.fixed
     return {
@@ -88,7 +88,8 @@ def tuned_metadata(run: TunedRun, network: TunedNetwork) -> dict[str, str]:
         "trilobit.id": network.id,
         "trilobit.policy": json.dumps(dict(network.policy), separators=COMPACT),
         "trilobit.quality": json.dumps(quality, separators=COMPACT),
-        "trilobit.latency_s": f"{network.latency.median_s:.6g}",
+        **({} if latency is None else {"trilobit.latency_s": f"{latency.median_s:.6g}"}),
+        **{f"trilobit.{name}_bytes": f"{value:.0f}" for name, value in network.memory.items()},
         "trilobit.device": run.device.name,
         "trilobit.original_sha256": run.origin.sha256,
     }

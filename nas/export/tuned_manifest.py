@@ -126,13 +126,15 @@ class TunedManifest:
         device: what latency was measured on.
         instruction_set: of that processor.
         quality: of its answers.
-        latency: through the file; references are the original and what recipes make of it.
+        latency: through the file; references are the original and what recipes make of it. None where
+            nothing was timed.
         kernels: that run it.
         answers: to made-up inputs, by which the file is checked elsewhere; None where it takes no such.
         versions: of the packages that made it.
         predicted: what the search expected, by objective.
         library: the same formats in machine code, which latency and quality are of; None without.
         requires: of the processor, such as `{"integer_sums": "exact"}`; empty where any will do.
+        memory: bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody asked.
         digest: of the manifest itself.
     """
 
@@ -152,7 +154,7 @@ class TunedManifest:
     device: DeviceInfo
     instruction_set: str
     quality: Quality
-    latency: Latency
+    latency: Latency | None
     kernels: TunedKernels
     versions: Mapping[str, str]
     digest: Digest
@@ -163,3 +165,4 @@ class TunedManifest:
     predicted: Mapping[str, Prediction | None] = field(default_factory=dict)
     library: TunedLibrary | None = None
     requires: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, NotNegative] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from nas.export.picks import knee, picked
-from nas.run.tuned_document import ALL_INT8, PartQuality, TunedFront, TunedMetric, TunedNetwork
+from nas.run.tuned_document import ALL_INT8, PartQuality, TunedFront, TunedMetric, TunedNetwork, cost_of
 from nas.run.wanted import Bounded
 from nas.search.objectives import Objective
 from nas.search.units import show
@@ -57,7 +57,13 @@ def _best_row(front: TunedFront) -> int:
 
 
 def _bounded(front: TunedFront, bound: Bounded) -> int:
-    """Return the row of the quickest that is good enough, or of the best that is quick enough."""
+    """Return the row of the quickest that is good enough, or of the best that is quick enough.
+
+    Raises:
+        TrilobitError: there is none, or nothing was timed.
+    """
+    if all(entry.latency is None for entry in front.candidates):
+        raise TrilobitError(f"--pick {bound.text!r}: these files were not timed; write knee, all, or an id")
     latency = np.array([entry.latency.median_s if entry.latency else np.inf for entry in front.candidates])
     if bound.fastest:
         share = _share(front, bound)
@@ -103,7 +109,7 @@ def _errors(main: TunedMetric, parts: Sequence[PartQuality]) -> Floats:
 
 
 def _minimised(front: TunedFront) -> Floats:
-    """Return (n, 3) the main metric, latency and size, less is better."""
-    latency = [entry.latency.median_s if entry.latency else np.inf for entry in front.candidates]
-    sizes = [entry.size_bytes for entry in front.candidates]
-    return np.column_stack([_errors(front.metric, _parts(front)), latency, sizes])
+    """Return (n, m) the main metric and the costs, such as latency and size, less is better."""
+    columns = [[cost_of(entry, cost.name) for entry in front.candidates] for cost in front.costs]
+    costs = [[np.inf if value is None else value for value in column] for column in columns]
+    return np.column_stack([_errors(front.metric, _parts(front)), *costs])

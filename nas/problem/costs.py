@@ -25,7 +25,7 @@ from predictors.table import (
 from supernet.families.family import Family
 from supernet.space.space import Genomes
 
-ENERGY = "energy"
+ENERGY, SIZE = "energy", "size"
 REJECTED = "rejected"  # column of the table: how many layers the device cannot run
 Column = NDArray[np.float64]
 
@@ -57,14 +57,15 @@ class Costs:
         has it, `energy` in joules. Of decoders `latency` is that of the first scenario, and there is
         `latency.prefill` or whatever they are called, and `tokens_per_s`.
 
-        Latency and energy of a network with a layer that the device rejects are infinite.
+        Latency and energy of a network with a layer that the device rejects are infinite; of a device without
+        times everything is.
         """
         sums = dict(zip(self.columns, self.table(genomes).T, strict=True))
-        rejected = sums.pop(REJECTED) > 0
+        rejected = sums.pop(REJECTED, np.zeros(len(genomes))) > 0
         values = {name: column + self.constants.get(name, 0.0) for name, column in sums.items()}
         for name, table in self.peaks.items():
             values[name] = table(genomes) + self.constants.get(name, 0.0) + values.pop(_beside(name), 0.0)
-        for name in self.on_device & values.keys():
+        for name in (self.on_device & values.keys()) or values.keys():
             values[name] = np.where(rejected, np.inf, values[name])
         return values | self._derived(values)
 
@@ -79,7 +80,7 @@ class Costs:
         """Return what follows from seconds in scenarios, where there are any."""
         first = next(iter(self.timings))
         speed = {} if self.batch < 1 else tokens_per_s(values, self.batch)
-        return {**({LATENCY: values[first]} if first != LATENCY else {}), **speed}
+        return {**({LATENCY: values[first]} if first != LATENCY and first in values else {}), **speed}
 
     @property
     def calibration(self) -> Calibration:
@@ -180,6 +181,8 @@ def _timed(family: Family, profile: DeviceProfile | None) -> dict[str, Callable[
         run = first.layer(layer)
         return 0.0 if profile is None or rejects(run) else profile.energy_j(run)
 
+    if profile is not None and profile.device.timeless:
+        return {REJECTED: rejected}
     timed = {REJECTED: rejected, **{name: seconds(timing) for name, timing in timings.items()}}
     if profile is None:
         return timed

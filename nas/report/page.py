@@ -10,6 +10,7 @@ import numpy as np
 from hw_profiles.files import write_atomic
 from hw_profiles.profiles.latency_model import groups
 from hw_profiles.profiles.trust import trust
+from nas.evaluation.micro import ARENA, FLASH
 from nas.export.picks import knee
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
@@ -21,6 +22,7 @@ from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
 from nas.report.template import rendered
 from nas.report.tuned_page import is_tuned, read_tuned, render_tuned
+from nas.run.front_document import LATENCY
 from nas.run.paths import FolderPaths
 from nas.search.objectives import objective
 from supernet.tasks.metric import (
@@ -35,6 +37,7 @@ from supernet.tasks.metric import (
 )
 
 MAX_DRAWN = 4
+MICRO = (ARENA, FLASH)
 
 Row = Mapping[str, str]
 
@@ -71,6 +74,7 @@ def render(run: Run) -> str:
         target=_target(run),
         headline=_headline(run),
         caveat=_caveat(run),
+        micro=[name for name in MICRO if any(name in export.micro for export in run.exports)],
         facts=_facts(run),
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
@@ -111,7 +115,8 @@ class Result:
     id: str
     metric: str
     quality: float
-    latency_s: float
+    cost: str
+    spent: float
 
     @property
     def loss(self) -> float:
@@ -123,22 +128,25 @@ class Result:
         quality = (
             units.percent(self.quality) if share else f"{self.metric} {units.text(self.metric, self.quality)}"
         )
-        return f"{quality} in {units.text('latency', self.latency_s)}"
+        spent = units.text(self.cost, self.spent)
+        return f"{quality} in {spent}" if self.cost == LATENCY else f"{quality} with {self.cost} {spent}"
 
 
 def _results(run: Run) -> list[Result]:
     """Return the exported networks, or where there are none the front's; without those that another beats."""
+    cost = cost_of(run) if run.timeless else LATENCY
     if run.exports:
-        everyone = [Result(e.id, e.metric, e.accuracy, e.latency.value) for e in run.exports]
+        everyone = [Result(e.id, e.metric, e.accuracy, cost, e.cost(cost)) for e in run.exports]
     else:
-        front = having(run.candidates, measured, run.metric, "latency")
+        front = having(run.candidates, measured, run.metric, cost)
         everyone = [
-            Result(n.id, run.metric, n.measured[run.metric].value, n.measured["latency"].value) for n in front
+            Result(n.id, run.metric, n.measured[run.metric].value, cost, n.measured[cost].value)
+            for n in front
         ]
     return [
         result
         for result in everyone
-        if not any(e.loss <= result.loss and e.latency_s < result.latency_s for e in everyone)
+        if not any(e.loss <= result.loss and e.spent < result.spent for e in everyone)
     ]
 
 
@@ -149,17 +157,18 @@ def _headline(run: Run) -> str:
     results = _results(run)
     if not results:
         return "No network of this run has been measured yet."
-    best, fastest = min(results, key=lambda r: r.loss), min(results, key=lambda r: r.latency_s)
-    recommended = results[knee(np.array([(r.loss, r.latency_s) for r in results]))]
+    best, fastest = min(results, key=lambda r: r.loss), min(results, key=lambda r: r.spent)
+    recommended = results[knee(np.array([(r.loss, r.spent) for r in results]))]
     if recommended not in (best, fastest):
         role, word, other = "the knee of the front", "most accurate", best
     else:
-        role, word, other = "the most accurate, as the front has no knee", "fastest", fastest
+        least = f"one of least {fastest.cost}" if run.timeless else "fastest"
+        role, word, other = "the most accurate, as the front has no knee", least, fastest
         recommended = best
     split = "test" if run.exports else "validation"
     sentence = (
         f"Recommended: {recommended.id}, {role}: {recommended} on {split} {run.examples}"
-        f"{_against(_reference_s(run), recommended.latency_s)}."
+        f"{_against(None if run.timeless else _reference_s(run), recommended.spent)}."
     )
     return f"{sentence} The {word}, {other.id}, has {other}." if other != recommended else sentence
 
@@ -178,7 +187,13 @@ def _caveat(run: Run) -> str:
         "replayed": "looked up in a profile that was recorded elsewhere",
         "modelled": "computed by a model of the device",
         "published": "looked up in a published table",
+        "reported": "looked up in a report of the board's owner",
     }
+    if run.timeless:
+        return (
+            "Nothing says how long networks take on this device, and nothing was timed. Arena and flash were "
+            "counted by TensorFlow Lite Micro on a machine of 64 bits; accuracies were measured through it."
+        )
     if run.latencies not in origins:
         return ""
     return (
@@ -277,7 +292,11 @@ _HEADINGS = {
 def _export_rows(exports: Sequence[Export]) -> list[Row]:
     """Return the rows of a table whose times are in one unit, and whose sizes are."""
     scales = {
-        "latency": units.column_scale("latency", [export.latency.value for export in exports]),
+        "latency": units.column_scale("latency", [e.latency.value for e in exports if e.latency]),
+        **{
+            name: units.column_scale(name, [e.micro[name] for e in exports if name in e.micro])
+            for name in MICRO
+        },
         "size": units.column_scale("size", [export.size_bytes for export in exports]),
         "memory": units.column_scale("memory", [e.memory_bytes for e in exports if e.memory_bytes]),
     }
@@ -285,21 +304,23 @@ def _export_rows(exports: Sequence[Export]) -> list[Row]:
 
 
 def _export_row(export: Export, scales: Mapping[str, units.Scale]) -> Row:
-    times = scales["latency"]
-    speed_up = f"{export.reference_s / export.latency.value:.2f} {units.TIMES}" if export.reference_s else ""
     return {
         "id": export.id,
         "accuracy": _with_error(export),
         **{name: units.text(name, share) for name, share in export.quality.items() if name in _HEADINGS},
-        "latency": times.text(export.latency.value),
-        "iqr": ""
-        if not export.latency.spread
-        else times.text(export.latency.spread) + _busy(export.latency.load),
+        **(_times_of(export.latency, export.reference_s, scales["latency"]) if export.latency else {}),
+        **{name: scales[name].text(value) for name, value in export.micro.items() if name in MICRO},
         "size": scales["size"].text(export.size_bytes),
         "memory": scales["memory"].text(export.memory_bytes) if export.memory_bytes else "",
-        "speed_up": speed_up,
         "path": export.path,
     }
+
+
+def _times_of(latency: Value, reference_s: float | None, times: units.Scale) -> Row:
+    """Return the cells of a latency."""
+    spread = times.text(latency.spread) + _busy(latency.load) if latency.spread else ""
+    speed_up = f"{reference_s / latency.value:.2f} {units.TIMES}" if reference_s else ""
+    return {"latency": times.text(latency.value), "iqr": spread, "speed_up": speed_up}
 
 
 def _with_error(export: Export) -> str:

@@ -17,7 +17,7 @@ from nas.export.manifest import read_manifest
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.written import written_networks
 from nas.run.documents import Environment, QualityFile, Timings, read_optional
-from nas.run.front_document import Entry, Front
+from nas.run.front_document import LATENCY, Entry, Front
 from nas.search.objectives import OBJECTIVES
 from supernet.tasks.metric import ACCURACY
 
@@ -72,8 +72,9 @@ class Export:
         accuracy, error: its value on the test part, and the standard error of that.
         images: how many examples that has.
         text: whether it reads text, not images.
+        micro: bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody asked.
         quality: its other metrics on the test part, by name; empty in files of versions without them.
-        latency: median and interquartile range, seconds.
+        latency: median and interquartile range, seconds; None where the device has no times.
         reference_s: median of the reference network; None if unknown.
     """
 
@@ -83,12 +84,19 @@ class Export:
     memory_bytes: float | None
     accuracy: float
     images: int
-    latency: Value
+    latency: Value | None
     reference_s: float | None
     quality: Mapping[str, float] = field(default_factory=dict)
     metric: str = ACCURACY.name
     error: float = 0.0
     text: bool = False
+    micro: Mapping[str, float] = field(default_factory=dict)
+
+    def cost(self, name: str) -> float:
+        """Return what it costs by an objective, in SI units: its time, or what was counted."""
+        if name == LATENCY and self.latency is not None:
+            return self.latency.value
+        return self.micro.get(name, self.size_bytes)
 
 
 @dataclass(frozen=True)
@@ -126,10 +134,15 @@ class Run:
     @property
     def latencies(self) -> str:
         """How latencies were found: `measured` on the device, `replayed` from a profile that was recorded
-        on it, `modelled`, or `published`.
+        on it, `modelled`, `published` or `reported`; `none` where there are none.
         """
         figures = self.profile.device.figures if self.profile else MEASURED
         return "replayed" if figures == MEASURED and not _executes(self.device) else figures
+
+    @property
+    def timeless(self) -> bool:
+        """Whether the device has no times."""
+        return self.latencies == "none"
 
     @property
     def limits(self) -> dict[str, float]:
@@ -166,8 +179,13 @@ def read_run(folder: Path) -> Run:
         candidates=tuple(map(_network, front.candidates)) if front else (),
         evaluated=tuple(map(_network, front.evaluated)) if front else (),
         reference=_network(front.reference) if front and front.reference else None,
-        exports=tuple(sorted(exports, key=lambda export: export.latency.value)),
+        exports=tuple(sorted(exports, key=_cost)),
     )
+
+
+def _cost(export: Export) -> float:
+    """Return what exported networks are in the order of: time, or what they need where there is none."""
+    return export.cost(LATENCY if export.latency is not None else next(iter(export.micro), ""))
 
 
 def run_of_front(folder: Path, front: Front) -> Run:
@@ -231,7 +249,7 @@ def _network(entry: Entry) -> Network:
 
 def _export(folder: Path, exported: Path) -> Export:
     manifest = read_manifest(exported)
-    memory, references_s = manifest.predicted.get("memory"), manifest.latency.references_s
+    memory, latency = manifest.predicted.get("memory"), manifest.latency
     return Export(
         id=manifest.id,
         path=(exported / MODEL_FILE).relative_to(folder).as_posix(),
@@ -239,8 +257,9 @@ def _export(folder: Path, exported: Path) -> Export:
         memory_bytes=None if memory is None else memory.value,
         accuracy=manifest.accuracy.test,
         images=manifest.accuracy.n,
-        latency=Value(manifest.latency.median_s, manifest.latency.iqr_s, manifest.latency.load),
-        reference_s=references_s.get("largest/fp32"),
+        latency=Value(latency.median_s, latency.iqr_s, latency.load) if latency else None,
+        reference_s=latency.references_s.get("largest/fp32") if latency else None,
+        micro=manifest.memory,
         quality=manifest.quality,
         metric=manifest.metric,
         error=manifest.accuracy.standard_error,

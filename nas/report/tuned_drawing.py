@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hw_profiles.graph.formats import FP32
 from nas.report import units
 from nas.report.tuned_words import alone_text, error_text, known_metrics, metric_text
-from nas.run.tuned_document import TunedFront, TunedNetwork, TunedUnit, UnitShare
+from nas.run.tuned_document import LATENCY, TunedFront, TunedNetwork, TunedUnit, UnitShare, cost_of
 
 _SIGNS: Mapping[str, str] = {
     "Conv": "C",
@@ -65,7 +65,7 @@ class UnitRow:
         number: place among all units, from 1.
         name, op: of the unit.
         number_format: that it has.
-        saved: time that it saves, modelled; empty in fp32.
+        saved: time that it saves, or of what else is traded off first, modelled; empty in fp32.
         cost: by how much more the answers differ, predicted; empty in fp32.
         why: what speaks for or against it.
     """
@@ -95,6 +95,11 @@ def summary(front: TunedFront, network: TunedNetwork) -> str:
         counts[number_format] = counts.get(number_format, 0) + 1
     formats = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items())) or "all in fp32"
     parts = [f"{formats} of {len(front.units)} units"]
+    parts += [
+        f"{cost.name} {units.text(cost.name, value)}"
+        for cost in front.costs
+        if cost.name in network.memory and (value := cost_of(network, cost.name)) is not None
+    ]
     if network.latency:
         parts.append(f"{1 / network.latency.ratio:.2f} {units.TIMES} as fast as the original")
     judged = network.judging or network.choosing
@@ -126,13 +131,13 @@ def _unit_row(front: TunedFront, network: TunedNetwork, number: int, unit: Tuned
     """Return one unit of a network in words."""
     number_format = network.policy.get(unit.name, FP32)
     share = network.units.get(unit.name)
-    scale = units.scale_for("latency", [abs(share.saved_s)] if share else ())
+    scale = units.scale_for(front.costs[0].name, [abs(share.saved)] if share else ())
     return UnitRow(
         number,
         unit.name,
         unit.op,
         number_format,
-        "" if share is None else scale.text(share.saved_s) if _noticed(front, share) else "0",
+        "" if share is None else scale.text(share.saved) if _noticed(front, share) else "0",
         error_text(front.predicted_metric, share.cost) if share else "",
         _why(front, network, unit),
     )
@@ -147,15 +152,22 @@ def _why(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> str:
     if unit.name not in network.policy:
         return f"{_stayed(front, unit, network.left.get(unit.name))} {measured}".strip()
     share = network.units.get(unit.name)
-    slower = share is not None and (share.saved_s <= 0 or not _noticed(front, share))
-    smaller = "It makes the file smaller, not faster." if slower else ""
+    slower = share is not None and (share.saved <= 0 or not _noticed(front, share))
+    smaller = (
+        _less(front, "It makes the file smaller, not faster.", "It makes the file smaller.") if slower else ""
+    )
     return f"{smaller} {measured}".strip()
 
 
 def _noticed(front: TunedFront, share: UnitShare) -> bool:
     """Return whether what a format saves or costs is a difference at all."""
-    whole_s = front.original.latency.median_s if front.original.latency else 0.0
-    return abs(share.saved_s) > NOTICED * whole_s
+    whole = cost_of(front.original, front.costs[0].name) or 0.0
+    return abs(share.saved) > NOTICED * whole
+
+
+def _less(front: TunedFront, of_time: str, of_others: str) -> str:
+    """Return words where time is what is traded off first, else others."""
+    return of_time if front.costs[0].name == LATENCY else of_others
 
 
 def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
@@ -167,12 +179,14 @@ def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
     if left is None:
         others = [name for name in unit.options if name != FP32]
         return f"Could be {' or '.join(others)}, which is not worth its cost here."
-    time = units.scale_for("latency", [abs(left.saved_s)]).text(abs(left.saved_s))
+    cost = front.costs[0].name
+    spent = units.scale_for(cost, [abs(left.saved)]).text(abs(left.saved))
+    nothing = _less(front, "No format would be faster here", f"No format would save {cost} here")
     if not _noticed(front, left):
-        return "No format would be faster here."
-    if left.saved_s < 0:
-        return f"No format would be faster here: {left.format} would cost {time}, conversions included."
-    return f"{left.format} would save {time} more and cost {error_text(front.predicted_metric, left.cost)}."
+        return f"{nothing}."
+    if left.saved < 0:
+        return f"{nothing}: {left.format} would cost {spent}, conversions included."
+    return f"{left.format} would save {spent} more and cost {error_text(front.predicted_metric, left.cost)}."
 
 
 def refused_rows(front: TunedFront) -> list[tuple[str, str, int]]:

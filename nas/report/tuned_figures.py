@@ -1,5 +1,5 @@
-"""Plots of a tuned model: quality against latency beside the references, and predictions against what was
-measured.
+"""Plots of a tuned model: quality against latency, or what else it costs first, beside the references, and
+predictions against what was measured.
 """
 
 import math
@@ -27,12 +27,13 @@ from nas.report.plots import (
 )
 from nas.report.tuned_words import metric_text
 from nas.run.tuned_document import (
-    MeasuredLatency,
+    LATENCY,
     PartQuality,
     Reference,
     TunedFront,
     TunedMetric,
     TunedNetwork,
+    cost_of,
 )
 
 Entry = TunedNetwork | Reference
@@ -48,7 +49,7 @@ class Point:
 
     Attributes:
         name: as people call it.
-        x, x_error: latency and its interquartile range, in the plot's unit.
+        x, x_error: a cost, and of latency its interquartile range, in the plot's unit.
         y, y_error: a metric and its standard error, in the plot's unit.
         text: for the pointer.
     """
@@ -62,15 +63,18 @@ class Point:
 
 
 def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
-    """Plot a metric on unseen examples against latency: the front and what it is compared with."""
-    scale = units.scale_for("latency", _latencies(front))
+    """Plot a metric on unseen examples against the first cost, such as latency: the front and what it is
+    compared with.
+    """
+    cost = front.costs[0].name
+    scale = units.scale_for(cost, _costs(front, cost))
     factor, unit = _unit(metric)
-    files = _points(front.candidates, metric, scale, factor)
+    files = _points(front.candidates, metric, cost, scale, factor)
     off_front = [entry for entry in front.evaluated if entry.judging is None]
-    others = _points(off_front, metric, scale, factor, choosing=True)
+    others = _points(off_front, metric, cost, scale, factor, choosing=True)
     best = _best_line(files, metric)
     small = [point for point in files if point not in best]
-    references = _points((front.original, *front.references), metric, scale, factor)
+    references = _points((front.original, *front.references), metric, cost, scale, factor)
     logarithmic = metric.unit != "fraction" and _spans_orders([*files, *references])
     if logarithmic:
         best, small, references = _on_scale(best, small, references)
@@ -87,17 +91,17 @@ def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
     better = "more" if metric.direction == "max" else "less"
     drawn = figure(
         [trace for trace in traces if trace["x"]],
-        {"title": axis_title(f"latency in {scale.unit}, less is better")},
+        {"title": axis_title(f"{cost} in {scale.unit}, less is better")},
         {
             "title": axis_title(f"{metric.name}{f' in {unit}' if unit else ''}, {better} is better"),
             "ticksuffix": " ",
             **(LOGARITHMIC if logarithmic else {}),
         },
-        shapes=[guide(x=scale(bounds["latency"]), colour=MUTED)] if "latency" in bounds else [],
+        shapes=[guide(x=scale(bounds[cost]), colour=MUTED)] if cost in bounds else [],
         annotations=_names(references, logarithmic=logarithmic),
     )
-    caption = _caption(front, metric, hidden=logarithmic)
-    return Plot(f"quality-{metric.name}", f"{metric.name} against latency", caption, drawn, 460)
+    caption = _caption(front, metric, cost, hidden=logarithmic)
+    return Plot(f"quality-{metric.name}", f"{metric.name} against {cost}", caption, drawn, 460)
 
 
 def _best_line(files: Sequence[Point], metric: TunedMetric) -> list[Point]:
@@ -140,12 +144,14 @@ def _names(references: Sequence[Point], *, logarithmic: bool) -> list[Trace]:
     ]
 
 
-def _caption(front: TunedFront, metric: TunedMetric, *, hidden: bool) -> str:
+def _caption(front: TunedFront, metric: TunedMetric, cost: str, *, hidden: bool) -> str:
     meaning = metric.meaning or metric.name
+    timed = "latency with its interquartile range, all files and references in the same turns"
+    known = timed if cost == LATENCY else f"{cost} is counted"
     equal = " The original, of which it is 0, and what answers as it does have no place on this scale."
     return (
         f"{meaning[0].upper()}{meaning[1:]}: on {_judged(front)} examples that nothing saw before, with its "
-        "standard error; latency with its interquartile range, all files and references in the same turns. "
+        f"standard error; {known}. "
         f"Grey files were measured and are not on the front.{equal * hidden}"
     )
 
@@ -185,14 +191,15 @@ def prediction_plot(front: TunedFront) -> Plot | None:
     return Plot("latency-agreement", "Latency, predicted and measured", caption, drawn, 380)
 
 
-def _latencies(front: TunedFront) -> list[float]:
+def _costs(front: TunedFront, cost: str) -> list[float]:
     everyone: tuple[Entry, ...] = (*front.candidates, *front.evaluated, front.original, *front.references)
-    return [entry.latency.median_s for entry in everyone if entry.latency is not None]
+    return [value for entry in everyone if (value := cost_of(entry, cost)) is not None]
 
 
 def _points(
     entries: Sequence[Entry],
     metric: TunedMetric,
+    cost: str,
     scale: units.Scale,
     factor: float,
     *,
@@ -201,15 +208,17 @@ def _points(
     made = []
     for entry in entries:
         part = entry.choosing if choosing else entry.judging
-        if entry.latency is None or part is None or metric.name not in part.metrics:
+        x = cost_of(entry, cost)
+        if x is None or part is None or metric.name not in part.metrics:
             continue
-        made.append(_point(entry, entry.latency, part, metric, scale, factor))
+        made.append(_point(entry, f"{cost} {scale.text(x)}", scale(x), part, metric, scale, factor))
     return sorted(made, key=lambda point: point.x)
 
 
 def _point(
     entry: Entry,
-    latency: MeasuredLatency,
+    costs: str,
+    x: float,
     part: PartQuality,
     metric: TunedMetric,
     scale: units.Scale,
@@ -217,15 +226,16 @@ def _point(
 ) -> Point:
     quality = part.metrics[metric.name]
     name = entry.id if isinstance(entry, TunedNetwork) else entry.title
+    latency = entry.latency
+    speed = f", {1 / latency.ratio:.2f} {units.TIMES} as fast as the original" if latency else ""
     text = (
         f"<b>{name}</b><br>{metric.name} {metric_text(metric, quality.value)} of {part.samples} examples"
-        f"<br>latency {scale.text(latency.median_s)}, {1 / latency.ratio:.2f} {units.TIMES} as fast as the "
-        "original"
+        f"<br>{costs}{speed}"
     )
     return Point(
         name,
-        scale(latency.median_s),
-        scale(latency.iqr_s) / 2,
+        x,
+        scale(latency.iqr_s) / 2 if latency else 0.0,
         quality.value / factor,
         (quality.std or 0.0) / factor,
         text,

@@ -22,7 +22,15 @@ from nas.report.tuned_figures import prediction_plot, quality_plot
 from nas.report.tuned_words import SPACE, figure_text, heading, known_metrics, short_name
 from nas.run.documents import Environment, Timings, read_optional
 from nas.run.paths import QUANTIZATION, FolderPaths
-from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedNetwork
+from nas.run.tuned_document import (
+    LATENCY,
+    PartQuality,
+    Reference,
+    TunedFront,
+    TunedNetwork,
+    cost_of,
+    shown_costs,
+)
 from supernet.ptq.quantization import Compensation
 from supernet.ptq.quantization_file import read_compensations
 
@@ -92,6 +100,8 @@ def render_tuned(tuned: TunedFolder) -> str:
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
         metrics=known_metrics(front),
+        costs=[cost.name for cost in shown_costs(front)],
+        traded=[cost.name for cost in front.costs],
         files=[_file_row(tuned, network, scales) for network in front.candidates],
         references=[_reference_row(front, reference, scales) for reference in references],
         felt=[metric for metric in front.metrics if metric.name in FELT],
@@ -128,21 +138,23 @@ def _headline(front: TunedFront, main: TunedNetwork) -> list[str]:
     unseen = f"on {part.samples:,} examples that nothing saw before"
     shown = changed[0] if _is_original(front, main) else main
     size = f"{100 * shown.size_bytes / front.model.size_bytes:.0f}{SPACE}% of its size"
-    figures = f"{_speed(shown)} as fast as the original, {size}, {_quality(front, shown)} {unseen}."
+    figures = f"{_speed(shown)}{size}, {_quality(front, shown)} {unseen}."
     if shown is not main:
         return [
             "The best compromise is the model as it was given.",
-            f"The fastest of the other files, {shown.id}: {figures}",
+            f"The {'fastest' if shown.latency else 'first'} of the other files, {shown.id}: {figures}",
         ]
-    sentences = [f"Recommended: {main.id}, the best compromise of answers, latency and size: {figures}"]
+    *others, last = (cost.name for cost in front.costs)
+    costs = f"{', '.join(['answers', *others])} and {last}"
+    sentences = [f"Recommended: {main.id}, the best compromise of {costs}: {figures}"]
     best = _best(front, changed)
     if best is not main:
-        sentences.append(f"The best answers, {best.id}: {_speed(best)}, {_quality(front, best)}.")
+        sentences.append(f"The best answers, {best.id}: {_briefly(front, best)}, {_quality(front, best)}.")
     references = [reference for reference in front.references if reference.latency]
     if references:
         rival = min(references, key=lambda each: each.latency.ratio if each.latency else 1.0)
         sentences.append(
-            f"The fastest of what it is compared with, {rival.title}: {_speed(rival)}, "
+            f"The fastest of what it is compared with, {rival.title}: {_briefly(front, rival)}, "
             f"{_quality(front, rival)}."
         )
     return sentences
@@ -154,7 +166,16 @@ def _is_original(front: TunedFront, network: TunedNetwork) -> bool:
 
 
 def _speed(entry: TunedNetwork | Reference) -> str:
-    return f"{1 / entry.latency.ratio:.2f} times" if entry.latency else "not timed"
+    return f"{1 / entry.latency.ratio:.2f} times as fast as the original, " if entry.latency else ""
+
+
+def _briefly(front: TunedFront, entry: TunedNetwork | Reference) -> str:
+    """Return how fast a file is, or what it takes of the first cost."""
+    if entry.latency:
+        return f"{1 / entry.latency.ratio:.2f} times"
+    cost = front.costs[0].name
+    value = cost_of(entry, cost)
+    return "not timed" if value is None else f"{cost} {units.text(cost, value)}"
 
 
 def _quality(front: TunedFront, entry: TunedNetwork | Reference) -> str:
@@ -199,9 +220,11 @@ def _timings(tuned: TunedFolder) -> list[tuple[str, str]]:
 
 def _scales(entries: Sequence[TunedNetwork | Reference]) -> Mapping[str, units.Scale]:
     """Return the units of a table's columns."""
-    times = [entry.latency.median_s for entry in entries if entry.latency]
-    sizes = [entry.size_bytes for entry in entries if entry.size_bytes]
-    return {"latency": units.column_scale("latency", times), "size": units.column_scale("size", sizes)}
+    values = {
+        name: [value for entry in entries if (value := cost_of(entry, name)) is not None]
+        for name in (LATENCY, "size", "arena", "flash")
+    }
+    return {name: units.column_scale(name, known) for name, known in values.items()}
 
 
 def _file_row(tuned: TunedFolder, network: TunedNetwork, scales: Mapping[str, units.Scale]) -> Row:
@@ -230,6 +253,7 @@ def _figures(
         "iqr": "" if latency is None else scales["latency"].text(latency.iqr_s),
         "speed": "" if latency is None else f"{1 / latency.ratio:.2f} {units.TIMES}",
         "size": "" if size is None else scales["size"].text(size),
+        **{name: scales[name].text(value) for name, value in entry.memory.items() if name in scales},
     }
 
 
@@ -267,11 +291,13 @@ def _drawn(front: TunedFront) -> list[tuple[str, TunedNetwork]]:
     """Return the fastest file, the best compromise and the best one, each once; the original is drawn only
     where there is nothing else.
     """
-    timed = [network for network in front.candidates if network.latency]
-    changed = [network for network in timed if not _is_original(front, network)]
+    timed = front.costs[0].name == LATENCY
+    whole = [network for network in front.candidates if network.latency or not timed]
+    changed = [network for network in whole if not _is_original(front, network)]
     if not changed:
         return [("on the front", front.candidates[0])]
-    roles = {changed[0].id: ["fastest"]}  # they are in this order
+    first = "fastest" if timed else f"least {front.costs[0].name}"
+    roles = {changed[0].id: [first]}  # they are in this order
     middle = compromise(front)
     if not _is_original(front, middle):
         roles.setdefault(middle.id, []).append("best compromise")

@@ -18,7 +18,8 @@ from nas.search.units import UNITS
 from supernet.space.space import SearchSpace
 from supernet.tasks.metric import ACCURACY
 
-COSTS = ("latency", "size")  # measured of every network of a front, besides the main metric of its task
+LATENCY = "latency"
+COSTS = (LATENCY, "size")  # measured of every network of a front, besides the main metric of its task
 
 
 def _identity(text: str) -> None:
@@ -227,8 +228,10 @@ class Front:
 
     @property
     def always_measured(self) -> tuple[str, ...]:
-        """Names of the objectives that every network has measured values of."""
-        return (self.metric, *COSTS)
+        """Names of the objectives that every network has measured values of; time too, unless none has."""
+        entries = (*self.candidates, *self.evaluated)
+        timed = any(LATENCY in entry.measured for entry in entries)
+        return (self.metric, *(cost for cost in COSTS if timed or cost != LATENCY))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; networks beside the front without their layers."""

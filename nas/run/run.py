@@ -127,6 +127,11 @@ class Run(RunPaths):
         """Whether nothing is measured on the device: its times are looked up or modelled."""
         return not self._device.timed
 
+    @property
+    def timeless(self) -> bool:
+        """Whether nothing says how long networks take on the device."""
+        return self._device.describe().timeless
+
     @cached_property
     def init(self) -> str:
         """What decides the first weights: `none`, or the content of the checkpoint to start from, wherever

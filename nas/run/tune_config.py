@@ -14,7 +14,7 @@ from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from nas.run.config import ClusterSection, DeviceSection, Sectioned
 from nas.run.wanted import parse_time
 from nas.search.limits import parse_limit
-from nas.search.objectives import OBJECTIVES, canonical_name
+from nas.search.objectives import GROUP, OBJECTIVES, canonical_name
 from supernet.data.preprocessing import parse_preprocessing
 from supernet.imported.fixed_value import Number, parse_fixed
 from supernet.registry import FORMATS
@@ -186,6 +186,9 @@ class TuneSection:
         outputs: what outputs of the network are, `OUTPUT=ROLE`, where they are not recognised.
         budget: time for the whole tune, such as `5m`; empty takes what the targets for quality of the search
             need.
+        objectives: costs that quality is traded off against, of `latency`, `size`, `arena` and `flash`; empty
+            takes latency and size, and arena and flash where a device has no times. The main metric of the
+            answers, which always is one, may be named too.
         evaluations: policies whose quality is evaluated before the search, those of one changed unit
             included. None: as many as help, at most 84.
         rounds: search on predictions, measure finalists, learn from them: so many times.
@@ -200,6 +203,7 @@ class TuneSection:
     metric_direction: Annotated[str, Written(parse_direction, "max or min")] = ""
     outputs: Annotated[tuple[str, ...], Written(parse_role, "such as boxes=values")] = ()
     budget: Annotated[str, Written(parse_time, "a time such as 5m")] = ""
+    objectives: Annotated[tuple[str, ...], OneOf(OBJECTIVES, GROUP)] = ()
     evaluations: Annotated[int | None, Range(8, 1_000_000)] = None
     rounds: Annotated[int, Range(1, 1_000)] = 3
     finalists: Annotated[int, Range(1, 10_000)] = 12

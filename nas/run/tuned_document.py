@@ -67,14 +67,22 @@ class UnitShare:
     Attributes:
         format: that it has.
         saved_s: modelled: seconds that the whole network would take more if this unit alone went back to
-            fp32, conversions at its borders included; negative where it would then be faster.
+            fp32, conversions at its borders included; negative where it would then be faster. None where
+            time is not the first thing that is traded off.
         cost: predicted: by how much less the answers would then differ from the original's: `kl` in nats;
             where there is none, noise over signal (of `snr`); else what is missing of the main metric.
+        saved_bytes: the same of what is traded off first in place of time, such as `arena`.
     """
 
     format: str
-    saved_s: float
+    saved_s: float | None
     cost: float
+    saved_bytes: float | None = None
+
+    @property
+    def saved(self) -> float:
+        """Of the first cost, in its unit."""
+        return self.saved_s if self.saved_s is not None else self.saved_bytes or 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ class TunedNetwork:
             differ.
         seconds: of an inference, measured while the search learned, at the machine's usual speed; not to be
             compared with `latency`.
+        memory: counted: bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody
+            asked.
     """
 
     id: Identity
@@ -109,6 +119,7 @@ class TunedNetwork:
     units: Mapping[str, UnitShare] = field(default_factory=dict)
     left: Mapping[str, UnitShare] = field(default_factory=dict)
     seconds: float | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ class Reference:
         size_bytes: of the file.
         latency, choosing, judging: measured as those of the front; None where there is no such file.
         error: why there is none.
+        memory: as of a network.
     """
 
     name: str
@@ -130,6 +142,7 @@ class Reference:
     choosing: PartQuality | None = None
     judging: PartQuality | None = None
     error: str = ""
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,7 +203,7 @@ class TunedMetric:
 
 @dataclass(frozen=True)
 class TunedObjective:
-    """What is traded off or limited: a metric of the answers, `latency` or `size`.
+    """What is traded off or limited: a metric of the answers, or a cost such as `latency` or `size`.
 
     Attributes:
         name: of it.
@@ -204,6 +217,10 @@ class TunedObjective:
     direction: str
     bound: float | None = None
     sought: bool = True
+
+
+LATENCY = "latency"
+TIME_AND_SIZE = (TunedObjective(LATENCY, "s", "min"), TunedObjective("size", "bytes", "min"))
 
 
 @dataclass(frozen=True)
@@ -257,6 +274,13 @@ class TunedFront:
         return self.metrics[0]
 
     @property
+    def costs(self) -> tuple[TunedObjective, ...]:
+        """What that was traded off against, the cost that files are in the order of first."""
+        metrics = {metric.name for metric in self.metrics}
+        sought = tuple(o for o in self.objectives if o.sought and o.name not in metrics)
+        return sought or TIME_AND_SIZE
+
+    @property
     def predicted_metric(self) -> TunedMetric:
         """What is predicted of files and said of single units."""
         return smooth_metric(self.metrics)
@@ -268,6 +292,20 @@ class TunedFront:
             if row["latency"] is not None:
                 row["latency"]["samples_s"] = ()
         return plain
+
+
+def cost_of(entry: TunedNetwork | Reference, name: str) -> float | None:
+    """Return a cost of a file, in SI units; None where it is not known."""
+    if name == LATENCY:
+        return entry.latency.median_s if entry.latency else None
+    return entry.size_bytes if name == "size" else entry.memory.get(name)
+
+
+def shown_costs(front: TunedFront) -> tuple[TunedObjective, ...]:
+    """Return the costs that tables show: what was traded off, what has a limit, and the size of files."""
+    metrics = {metric.name for metric in front.metrics}
+    listed = (*front.costs, *(o for o in front.objectives if o.name not in metrics), TIME_AND_SIZE[1])
+    return tuple({o.name: o for o in listed}.values())
 
 
 def _plain(value: Any) -> Any:

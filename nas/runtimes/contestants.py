@@ -66,8 +66,10 @@ def installed(chosen: Sequence[str] = ()) -> tuple[list[DeviceChoice], list[str]
                 f"nas tune MODEL --device {text}"
             )
         try:
-            choice.open()
-            usable.append(choice)
+            if not choice.open().describe().timeless:
+                usable.append(choice)
+            elif chosen:
+                notes.append(f"{text} is left out: it has no times")
         except TrilobitError as error:
             notes.append(f"{text} is left out: {str(error).removeprefix(f'{text}: ')}")
     return usable, notes

@@ -165,6 +165,11 @@ def _engine(model: Path, section: BenchSection) -> FileEngine:
         engine = file_engine(read_any(model).device)
     else:
         engine = named_engine(FLAT_DEVICE if model.suffix == FLAT else HOST)
+    if engine.runtime.describe().timeless:
+        raise TrilobitError(
+            f"{engine.choice.name} has no times: it runs files to count what they need (`nas verify`); "
+            "--device litert times them on this machine, which says nothing of a microcontroller"
+        )
     if "threads" not in engine.choice.kind.table and set(section.threads) != {1}:
         listed = ",".join(map(str, section.threads))
         raise TrilobitError(f"--threads {listed}: {engine.title} has no such option; leave it out")

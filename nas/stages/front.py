@@ -3,7 +3,7 @@
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.costs import LATENCY
+from nas.problem.costs import LATENCY, SIZE
 from nas.run.front_document import (
     Entry,
     Front,
@@ -49,7 +49,7 @@ def make_front(
             "loosen a limit by a few percent"
         )
     predicted = predict_evaluations(context, foreseen, measured)
-    entries = [_entry(context, predicted[c], measured[c]) for c in _by_latency(measured)]
+    entries = [_entry(context, predicted[c], measured[c]) for c in _in_order(context, measured)]
     on_front = {evaluation.candidate.id for evaluation in front.evaluations}
     return Front(
         space=SpaceReference(space.family, space.fingerprint, space.size),
@@ -86,8 +86,11 @@ def predict_evaluations(
     return predicted
 
 
-def _by_latency(measured: Measurements) -> list[Candidate]:
-    return sorted(measured, key=lambda candidate: measured[candidate].values[LATENCY])
+def _in_order(context: SearchContext, measured: Measurements) -> list[Candidate]:
+    """Return networks, the quickest first; without times those that need least of the first cost."""
+    costs = (o.name for o in context.targets.objectives if o.origin != "metric")
+    name = next(costs, SIZE) if context.run.timeless else LATENCY
+    return sorted(measured, key=lambda candidate: measured[candidate].values.get(name, np.inf))
 
 
 def _entry(context: SearchContext, predicted: Evaluation, measured: Evaluation) -> Entry:

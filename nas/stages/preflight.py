@@ -10,7 +10,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.runtimes.runtime import Job
-from nas.evaluation.micro import require_micro
+from nas.evaluation.micro import ARENA, FLASH, require_micro
 from nas.export.build import require_exportable
 from nas.problem.costs import compile_costs
 from nas.problem.reachable import check_reachable
@@ -20,7 +20,7 @@ from nas.run.progress import duration
 from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.run.storage import open_storage
-from nas.search.objectives import objective
+from nas.search.objectives import Values, objective
 from nas.search.searcher import check_engine
 from nas.search.units import show
 from nas.stages.estimates import Estimate, estimate
@@ -69,6 +69,7 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
     check_start(run)
     require_exportable(run)
     require_micro(run)
+    require_times(run)
     if run.shared:
         open_storage(run.storage_url)
     load_predictor(run.config.fit.predictor)
@@ -82,10 +83,28 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
     return outcome
 
 
+def require_times(run: Run) -> None:
+    """Refuse a run that weighs times that its device does not have.
+
+    Raises:
+        TrilobitError: it does; says what it can weigh.
+    """
+    sought = [name for name in run.config.search.objectives if objective(name).origin == "device"]
+    limited = [name for name in run.config.constraints if objective(name).origin == "device"]
+    if run.timeless and (names := [*sought, *limited]):
+        raise TrilobitError(
+            f"{run.config.device.name} has no {names[0]}: leave it out (--objective accuracy,arena,flash), "
+            f"or give times of a board, --device {run.config.device.name}:FILE: a published table, a "
+            "profile, or a .csv of layer,ms lines (`nas profile` writes one to fill in)"
+        )
+
+
 def _extreme_costs(run: Run) -> dict[str, dict[str, float]]:
     family = run.family
     extremes = family.extremes()
     static = compile_costs(family, None).predict(np.array([c.genes for c in extremes.values()], np.int16))
+    if run.timeless:
+        return {str(name): _counts(static, i) for i, name in enumerate(extremes)}
     emit = random_emitter(run)
     scenarios = tuple(family.scenarios) or ("",)
     works = [family.scenario_workload(c, name) for c in extremes.values() for name in scenarios]
@@ -97,12 +116,15 @@ def _extreme_costs(run: Run) -> dict[str, dict[str, float]]:
             "latency": times[0].median_s,
             "IQR": 0.0 if times[0].error else times[0].iqr_s,
             **_in_scenarios(run, [m.median_s for m in times]),
-            **{
-                cost: float(values[i]) for cost, values in static.items() if objective(cost).origin == "count"
-            },
+            **_counts(static, i),
         }
         for i, (name, times) in enumerate(zip(extremes, rows, strict=True))
     }
+
+
+def _counts(static: Mapping[str, Values], i: int) -> dict[str, float]:
+    """Return what is counted of one network."""
+    return {cost: float(values[i]) for cost, values in static.items() if objective(cost).origin == "count"}
 
 
 def _in_scenarios(run: Run, seconds: Sequence[float]) -> dict[str, float]:
@@ -141,7 +163,9 @@ def _print(run: Run, outcome: Preflight, reporter: Reporter) -> None:
     title = f"the ends of the space on {run.device.describe().name}{outcome.busy}"
     rows = []
     scenarios = (*map(scenario_latency, run.family.scenarios), *([TOKENS_PER_S] * bool(run.family.scenarios)))
-    for name in (*(scenarios or ("latency",)), "IQR", "size", "macs"):
+    timed = () if run.timeless else (*(scenarios or ("latency",)), "IQR")
+    counted = tuple(name for name in (ARENA, FLASH) if run.timeless or name in run.config.search.objectives)
+    for name in (*timed, *counted, "size", "macs"):
         shown = objective("latency" if name == "IQR" else name)
         rows.append((name, *(show(shown, values[name]) for values in outcome.costs.values())))
     reporter.show(Table(("", *outcome.costs), rows, title, numbers=len(outcome.costs)))

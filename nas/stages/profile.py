@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_atomic
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Measurement, MeasurePlan, WaitBudget
@@ -20,6 +21,7 @@ from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_ca
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.profiler import profile_layers
+from hw_profiles.profiles.reported_times import report_form
 from hw_profiles.profiles.whole_networks import FEWEST, Emit, Network, measure_networks
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.info import DeviceInfo
@@ -27,6 +29,7 @@ from hw_profiles.streams import Stream, open_stream
 from nas.emit.to_onnx import emit, random_network
 from nas.problem.costs import LATENCY, compile_costs
 from nas.problem.scenarios import scenario_latency
+from nas.problem.targets import is_feasible_on_device
 from nas.run.progress import Update, waiting_note
 from nas.run.reporting import Add, Reporter
 from nas.run.run import Run
@@ -35,6 +38,7 @@ from predictors.latency.kernels import Source, choose_units, fill, source
 from predictors.table import profiled_layers
 from supernet.families.family import Family
 
+FORM = "layers.csv"  # of a board's times, in a run's folder
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
 # Of a time budget, until when each is measured (predicting ends it); units get that share of the waiting too.
 UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9
@@ -53,15 +57,50 @@ def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
             of the space.
     """
     layers = profiled_layers(run.family)
-    if isinstance(run.device, RecordedDevice):
+    if run.timeless:
+        profile = _refusals(run, layers)
+        save_profile(profile, run.profile_path)
+    elif isinstance(run.device, RecordedDevice):
         profile = run.device.profile
         save_profile(profile, run.profile_path)
     else:
         check_any_runs(run, layers)
         profile = _measure(run, layers, reporter)
     _print_coverage(run, profile, layers, reporter)
-    print_trust(profile, reporter)
+    if not run.timeless:
+        print_trust(profile, reporter)
     return profile
+
+
+def _refusals(run: Run, layers: tuple[Layer, ...]) -> DeviceProfile:
+    """Return the profile of a device without times: which layers it cannot run.
+
+    Raises:
+        TrilobitError: it can run no network of the space.
+    """
+    check_any_runs(run, layers)
+    device = run.device
+    refused = [layer for layer in layers if not device.supports(layer)]
+    rows = {layer: Measurement(error=device.why_not(layer)) for layer in refused}
+    return DeviceProfile(device.describe(), MeasurePlan(rounds=1, waiting_s=0.0), rows)
+
+
+def require_times(run: Run) -> None:
+    """Refuse a device without times, whose profile would hold none; a form for a board's own is written.
+
+    Raises:
+        TrilobitError: it is one; says where the form is, and what to do with it.
+    """
+    if not run.timeless:
+        return
+    layers = [layer for layer in profiled_layers(run.family) if run.device.supports(layer)]
+    path = run.folder / FORM
+    write_atomic(path, report_form(layers))
+    name = run.config.device.name
+    raise TrilobitError(
+        f"{name} has no times to profile: write what a board takes behind the {len(layers)} layers in "
+        f"{path}, and take --device {name}:{path}; a published table or a profile of the board will do too"
+    )
 
 
 def check_any_runs(run: Run, layers: tuple[Layer, ...]) -> None:
@@ -292,10 +331,13 @@ def _print_coverage(run: Run, profile: DeviceProfile, layers: tuple[Layer, ...],
     refused = [layer for layer in layers if profile.unreliable(layer)]
     predicted = profile.predicted(layers)
     distrusted = f" ({len(refused)} of them because their measured number is unreliable)" if refused else ""
-    reporter.say(
-        f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} {profile.device.figures}, "
-        f"{len(predicted)} predicted{distrusted}, {len(rejected)} that {profile.device.name} cannot run"
-    )
+    if run.timeless:
+        reporter.say(f"{len(layers)} units: {len(rejected)} that {profile.device.name} cannot run; no times")
+    else:
+        reporter.say(
+            f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} {profile.device.figures}, "
+            f"{len(predicted)} predicted{distrusted}, {len(rejected)} that {profile.device.name} cannot run"
+        )
     if profile.device.sums.reduced:
         reporter.say(_reduced(profile.device))
     if not rejected:
@@ -315,14 +357,14 @@ def _share_that_runs(run: Run, profile: DeviceProfile, example: Layer) -> float:
         TrilobitError: it can run none of them.
     """
     space, rng = run.family.space(), open_stream(run.config.seed, Stream.EXCLUDED)
-    latency_s = compile_costs(run.family, profile).predict(space.sample(TRIED, rng=rng))["latency"]
-    if not np.isfinite(latency_s).any():
+    runs = is_feasible_on_device(compile_costs(run.family, profile).predict(space.sample(TRIED, rng=rng)))
+    if not runs.any():
         raise TrilobitError(
             f"{profile.device.name} can run none of {TRIED:,} random networks of {run.config.space.name}, "
             f"for example {example.key()!r}: {profile.table[example].error}; "
             "choose a space or number formats that it covers (--space, --formats)"
         )
-    return float(np.isfinite(latency_s).mean())
+    return float(runs.mean())
 
 
 def _reduced(device: DeviceInfo) -> str:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from hw_profiles.documents import read_document, to_json
 from hw_profiles.files import write_json
 from hw_profiles.profiles.profile_json import load_profile
+from nas.evaluation.micro import ARENA, FLASH, TOO_LARGE
 from nas.evaluation.on_device import FAILED_S
 from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.problem.costs import Costs, compile_costs, expected_error
 from nas.run.documents import QualityFile, QualityRow, SamplesFile, genomes_of, read_optional
-from nas.run.front_document import COSTS, Entry, Front
+from nas.run.front_document import COSTS, LATENCY, Entry, Front
 from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.search.objectives import objective
@@ -45,7 +46,7 @@ def cost_bands_of(run: Run, genomes: Genomes) -> Cost:
     """Return what a search compares networks at: predicted latency with a profile, else multiply-adds."""
     profile = load_profile(run.profile_path) if run.profile_path.exists() else None
     costs = compile_costs(run.family, profile).predict(run.family.space().canonical(genomes))
-    if profile is not None and np.isfinite(costs["latency"]).all():
+    if profile is not None and np.isfinite(costs.get("latency", np.inf)).all():
         return "latency", costs["latency"]
     return "macs", costs["macs"]
 
@@ -121,12 +122,18 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
     def values(of: str, name: str, key: str = "value") -> Floats:
         return np.array([getattr(getattr(entry, of)[name], key) for entry in entries], np.float64)
 
-    bands = ("latency", values("measured", "latency"))
-    noise = float(np.sqrt(((values("measured", "latency", "iqr") / IQR_OF_STD) ** 2).mean()))
-    latency, std = values("predicted", "latency"), values("predicted", "latency", "std")
-    rows = [
-        row("latency", FINALISTS, judge(latency, bands[1], std=std if std.any() else None, noise=noise)),
-        row("size", FINALISTS, judge(values("predicted", "size"), values("measured", "size"))),
+    timed = LATENCY in front.always_measured
+    bands = (LATENCY, values("measured", LATENCY)) if timed else ("size", values("measured", "size"))
+    rows = [row("size", FINALISTS, judge(values("predicted", "size"), values("measured", "size")))]
+    if timed:
+        noise = float(np.sqrt(((values("measured", LATENCY, "iqr") / IQR_OF_STD) ** 2).mean()))
+        latency, std = values("predicted", LATENCY), values("predicted", LATENCY, "std")
+        quality = judge(latency, bands[1], std=std if std.any() else None, noise=noise)
+        rows.insert(0, row(LATENCY, FINALISTS, quality))
+    rows += [
+        row(name, FINALISTS, judge(values("predicted", name), values("measured", name)))
+        for name in (ARENA, FLASH)
+        if all(name in entry.measured for entry in entries)
     ]
     genomes = genomes_of(run.front_path, [entry.genes for entry in entries], run.family.space())
     fresh = ~np.isin(row_keys(genomes), row_keys(learned))
@@ -134,15 +141,19 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
         return rows
     predicted, true = predictor.predict(genomes[fresh]), values("measured", front.metric)[fresh]
     accuracy = judge(
-        predicted.mean, true, std=predicted.std, bands_of=("latency", bands[1][fresh]), n_train=len(learned)
+        predicted.mean, true, std=predicted.std, bands_of=(bands[0], bands[1][fresh]), n_train=len(learned)
     )
     return [row(front.metric, FINALISTS, accuracy), *rows]
 
 
 def _ran(front: Front, entry: Entry) -> bool:
-    if not (set(front.always_measured) <= set(entry.measured) and set(COSTS) <= set(entry.predicted)):
+    always = set(front.always_measured)
+    if not (always <= set(entry.measured) and always & set(COSTS) <= set(entry.predicted)):
         return False
-    return entry.predicted["latency"].value is not None and entry.measured["latency"].value < FAILED_S
+    if LATENCY not in always:
+        memory = [entry.measured[name] for name in (ARENA, FLASH) if name in entry.measured]
+        return all(figure.value < TOO_LARGE for figure in memory)
+    return entry.predicted[LATENCY].value is not None and entry.measured[LATENCY].value < FAILED_S
 
 
 def write_quality(run: Run, rows: list[Row]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
         return lambda genomes: np.zeros(len(genomes))
     profile = load_profile(run.profile_path) if run.is_done("profile") else None
     costs = compile_costs(run.family, profile)
-    name = "latency" if profile else "macs"
+    name = "latency" if profile and not run.timeless else "macs"
     return lambda genomes: costs.predict(run.family.space().canonical(genomes))[name]
 
 

@@ -1,7 +1,7 @@
 """What every device promises (`nas.Device`), and with it the runtime and the transport that it is made of."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from hw_profiles.documents import parse
 from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.info import DeviceInfo
@@ -59,7 +59,7 @@ def is_the_same_on_every_call(case: DeviceCase) -> None:
 
 
 def says_what_its_figures_are(case: DeviceCase) -> None:
-    """Say whether its figures are measured, modelled or published, and what its integer sums do."""
+    """Say what its figures are, such as measured or published, and what its integer sums do."""
     info, hints = case.device.describe(), get_type_hints(DeviceInfo)
     expect(info.figures in get_args(hints["figures"]), f"figures are {info.figures!r}")
     expect(info.integer_sums in get_args(hints["integer_sums"]), f"integer sums are {info.integer_sums!r}")
@@ -102,6 +102,9 @@ def gives_one_measurement_per_job_in_order(case: DeviceCase) -> None:
     small, large = case.works
     expect(case.device.parallel >= 1, f"parallel is {case.device.parallel}")
     measured = case.device.measure([job(work) for work in (large, small, large)], PLAN)
+    if case.device.describe().timeless:
+        _refuses(measured, 3)
+        return
     # the least of the samples: whatever else the machine does only adds to them
     first_s, second_s, third_s = (min(m.samples_s, default=math.inf) for m in measured)
     expect(second_s < min(first_s, third_s), "the small network, second of three, is not the quickest")
@@ -111,9 +114,19 @@ def gives_one_measurement_per_job_in_order(case: DeviceCase) -> None:
     expect(case.device.measure([], PLAN) == [], "no job gives a measurement")
 
 
+def _refuses(measured: Sequence[Measurement], count: int) -> None:
+    """Expect of a device without times that it says of every job why there is none."""
+    errors = [measurement.error or "" for measurement in measured]
+    expect(len(errors) == count and all(errors), f"without times its errors are {errors}")
+    expect("\n" not in "".join(errors), "an error is more than one line")
+
+
 def gives_positive_seconds(case: DeviceCase) -> None:
     """Return positive seconds, as many for each job, and energies of every job or of none."""
     measured = case.device.measure([job(work) for work in case.works], PLAN)
+    if case.device.describe().timeless:
+        _refuses(measured, len(case.works))
+        return
     expect(
         len({len(measurement.samples_s) for measurement in measured}) == 1,
         "jobs have different numbers of samples",
@@ -138,7 +151,8 @@ def goes_on_after_a_failure(case: DeviceCase) -> None:
     errors = [
         measurement.error for measurement in case.device.measure([job(first), broken, job(second)], PLAN)
     ]
-    expect([error is None for error in errors] == [True, False, True], f"errors are {errors}")
+    runs = not case.device.describe().timeless
+    expect([error is None for error in errors] == [runs, False, runs], f"errors are {errors}")
     expect("\n" not in str(errors[1]), "the error is more than one line")
 
 

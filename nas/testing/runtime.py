@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime, TensorInfo
 from nas.testing.contract import Contract, expect
 from nas.testing.device import job
@@ -57,15 +59,28 @@ def runs_and_gives_the_same_again(case: RuntimeCase) -> None:
 
 
 def is_timed_and_names_its_kernels(case: RuntimeCase) -> None:
-    """Time what it compiled, more calls taking longer, with the kernels that it expects."""
+    """Time what it compiled, more calls taking longer, or say why not; with the kernels that it expects."""
     runtime, executable = case.compiled()
-    runs = executable.timed(runtime.clock)
-    single, several = (min(runs(calls) for _ in range(5)) for calls in (1, 20))  # the least disturbed of each
-    expect(0 < single < several, "20 calls take no longer than one")
+    if runtime.describe().timeless:
+        expect(_refusal(executable, runtime.clock), "it is timed, and says that it has no times")
+    else:
+        runs = executable.timed(runtime.clock)
+        # the least disturbed of each
+        single, several = (min(runs(calls) for _ in range(5)) for calls in (1, 20))
+        expect(0 < single < several, "20 calls take no longer than one")
     kernels, expected = executable.kernels(), runtime.expected_kernels(case.work)
     expect(sum(kernels.values()) > 0, "it names no kernel")
     missing = {name: count for name, count in expected.items() if kernels.get(name, 0) != count}
     expect(not missing, f"expected kernels {missing}, found {dict(kernels)}")
+
+
+def _refusal(executable: Executable, clock: Clock) -> str:
+    """Return why it cannot be timed; empty where it can."""
+    try:
+        executable.timed(clock)
+    except TrilobitError as error:
+        return str(error)
+    return ""
 
 
 def says_what_it_computes_in(case: RuntimeCase) -> None:

@@ -88,11 +88,13 @@ class Costs:
         run_s: one inference of the original.
         open_s: opening its file.
         emit_s: writing the file of a policy.
+        timed: whether files are timed.
     """
 
     run_s: float
     open_s: float
     emit_s: float
+    timed: bool = True
 
     @staticmethod
     def of(run_s: float, open_s: float, size_bytes: int, emit_s: float | None = None) -> "Costs":
@@ -119,16 +121,16 @@ class Costs:
         policies = work.rounds * work.finalists
         evaluate = self.file_s + work.choosing * self.run_s
         timing = self.timing(budget_s)
-        timed = timing.estimated_s / timing.policies
+        timed = timing.estimated_s / timing.policies * self.timed
         kernels = PROFILED * (2 * self.file_s + max(PROFILE_S, PROFILE_RUNS[0] * self.run_s))
         judged = min(FINALISTS, policies // 2) + REFERENCES
         turns = turns_of(MeasurePlan(), self.run_s, judged)
         runs = FIRST_RUNS + turns.rounds * (1 + turns.warmup_runs)
-        turn = self.emit_s + 2 * self.open_s + runs * self.run_s
+        turn = (self.emit_s + 2 * self.open_s + runs * self.run_s) * self.timed
         return {
             "import": 0.0,
             "calibrate": 8 * work.calibration * self.run_s + 0.05 * work.slots,
-            "profile": timing.estimated_s + kernels,
+            "profile": (timing.estimated_s + kernels) * self.timed,
             "sample": work.evaluations * evaluate,
             "search": policies * (evaluate + timed)
             + work.rounds * SEARCH_S
@@ -197,7 +199,8 @@ def measure_costs(tuning: Tuning) -> Costs:
         executable.run(feed)
         runs.append(time.perf_counter() - start)
     size = len(tuning.original)
-    return Costs.of(min(runs), open_s, size, library_s(tuning.runtime, size))
+    costs = Costs.of(min(runs), open_s, size, library_s(tuning.runtime, size))
+    return replace(costs, timed=tuning.costs.timed)
 
 
 def sized(tuning: Tuning, costs: Costs) -> TuneSection:

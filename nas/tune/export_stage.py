@@ -132,7 +132,8 @@ class Exporter:
         library = built_library(self.runtime, self.quantization, network.policy)
         if library is None:
             own = own_files(self.engine.runtime, content, self.example)
-            claims["latency"]["through"] = next(iter(own), MODEL_FILE)
+            if claims["latency"] is not None:
+                claims["latency"]["through"] = next(iter(own), MODEL_FILE)
             return {MODEL_FILE: content, **own}, claims
         compiled = self.runtime.compile(Artifact(library.code, "library"))
         asked = self.made_up.inputs, self.made_up.examples

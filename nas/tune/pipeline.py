@@ -8,6 +8,7 @@ import numpy as np
 
 from hw_profiles.documents import write_document
 from hw_profiles.files import write_atomic
+from hw_profiles.runtimes.runtime import CountsMemory
 from hw_profiles.streams import Stream, open_stream
 from nas.checks.model_notes import notes_on
 from nas.report import write_report
@@ -81,11 +82,23 @@ def _left_s(expected_s: Mapping[str, float], took_s: Mapping[str, float]) -> flo
 def _import(context: TuneContext, reporter: Reporter) -> None:
     """Keep the model in the folder: what is exported later does not need the file any more."""
     tuning = context.tuning
+    if tuning.count is not None:
+        _require_micro(tuning)
     write_atomic(tuning.original_path, tuning.original)
     save_example(tuning.folder, tuning.samples.feed(0))
     prepared = time_prepared(tuning)
     if prepared.pays:
         reporter.say(f"  prepared, in fp32: {1 / prepared.ratio:.2f} x as fast as the file as it was given")
+
+
+def _require_micro(tuning: Tuning) -> None:
+    """Refuse a model that no microcontroller runs, before the work.
+
+    Raises:
+        TrilobitError: it is one; says why.
+    """
+    if isinstance(tuning.runtime, CountsMemory):
+        tuning.runtime.memory_bytes(tuning.original)
 
 
 def _calibrate(context: TuneContext, reporter: Reporter) -> None:
@@ -105,6 +118,8 @@ def _calibrate(context: TuneContext, reporter: Reporter) -> None:
 def _profile(context: TuneContext, reporter: Reporter) -> None:
     """Time whole policies, and learn the time of all, once the kernels of their files are there."""
     tuning = context.tuning
+    if not context.costs.timed:
+        return
     if layers := untuned_layers(tuning.runtime, tuning.model, tuning.formats):
         with progress_bar(reporter, "tune kernels", len(layers)) as update:
             tune_kernels(tuning.runtime, layers, lambda done: update(done, ""))

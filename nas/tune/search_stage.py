@@ -32,17 +32,19 @@ def run_search(context: TuneContext, sampled: Genomes, reporter: Reporter) -> Tu
         TrilobitError: nothing meets the limits; says what is nearest.
     """
     tuning, metrics = context.tuning, context.fidelity.metrics
-    times = context.clock.measured()
-    # limits refer to the file that was given, times to the policy in fp32
-    original_s = times.original_s / context.files.unchanged_ratio
-    original = {"latency": original_s, "size": float(len(tuning.original))}
+    times = context.clock.measured() if context.costs.timed else None
+    original = {"size": float(len(tuning.original))}
+    if times is not None:  # limits refer to the file that was given, times to the policy in fp32
+        original["latency"] = times.original_s / context.files.unchanged_ratio
+    if tuning.count is not None:
+        original |= tuning.count(tuning.original)
     limits = resolve_limits(tuning.config.constraints, metrics, original)
     for line in limits.lines(original):
         reporter.say(f"  {line}")
     outcome = run_rounds(context, sampled, limits, reporter)
     references = make_references(context, reporter)
     verdict = judge(context, pick_for_judging(context, outcome, limits), references, reporter)
-    front = front_of(verdict, metrics[0], limits)
+    front = front_of(verdict, metrics[0], limits, context.costs)
     known = look_up(context, sampled, times)
     return make_front(
         context,

@@ -23,6 +23,7 @@ from nas.run.tune_config import TuneConfig
 from nas.tune.estimates import measure_costs, sized
 from nas.tune.evaluation.context import TuneContext
 from nas.tune.evaluation.on_worker import found_by
+from nas.tune.policies.costs import COSTS
 from nas.tune.search.limits import resolve_limits
 from nas.tune.setup.stored import stored_quantization
 from nas.tune.setup.tuning import Tuning
@@ -70,12 +71,28 @@ def tune_session(
                 cluster.require_workers()
                 cluster.introduce()
             context = TuneContext(tuning, None if cluster is None else found_by(cluster, tuning))
-            costs = {"latency": 1.0, "size": 1.0}  # of the original: they are measured later
+            costs = dict.fromkeys(COSTS, 1.0)  # of the original: they are measured later
             resolve_limits(config.constraints, context.fidelity.metrics, costs)
+            _check_metrics(context)
             remove_abandoned(folder)
             write_atomic(folder / RECORD, render_config(tuning.config))
             write_json(folder / "env.json", _environment(tuning, line))
             yield context
+
+
+def _check_metrics(context: TuneContext) -> None:
+    """Refuse an objective that is neither a cost nor what answers are judged by.
+
+    Raises:
+        TrilobitError: there is one; says what quality is.
+    """
+    main = context.fidelity.metrics[0].name
+    for name in context.tuning.config.tune.objectives:
+        if name not in (*COSTS, main):
+            raise TrilobitError(
+                f"--objective {name}: this model's answers are judged by {main}, which is traded off against "
+                f"costs, of {', '.join(COSTS)}; limit other metrics (--min-quality {name}=...)"
+            )
 
 
 def _decided_here(tuning: Tuning) -> TuneConfig:

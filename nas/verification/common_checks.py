@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hw_profiles.documents import MismatchError
+from hw_profiles.documents import MismatchError, parse
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS
-from hw_profiles.runtimes.runtime import own_path
+from hw_profiles.runtimes.runtime import CountsMemory, own_path
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine
 from nas.checks.file_tasks import measurement_of
@@ -119,6 +119,8 @@ def check_latency(
     then = f"{seconds(latency.median_s)} on {device.name}, {device.cpu}{looked_up}"
     if engine.refused:
         return Finding("latency", then, f"not measured: {engine.refused}", None)
+    if engine.runtime.describe().timeless:
+        return Finding("latency", then, f"not measured: {engine.title} has no times", None)
     plan = plan_on(MeasurePlan(waiting_s=WAITING_S), engine.runtime.clock)
     try:
         whole = {**request_of(model, engine), "plan": plan.to_json(), **request}
@@ -136,6 +138,34 @@ def check_latency(
     )
     measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
     return Finding("latency", then, measured, None)
+
+
+def trial_s(latency: Latency | None, examples: int) -> float:
+    """Return how long a file may take to be loaded and to answer, by what its manifest says it takes."""
+    if latency is None:
+        return LONGEST_TRIAL_S
+    return min(TRIAL_S + SLACK * latency.median_s * examples, LONGEST_TRIAL_S)
+
+
+def check_memory(model: Path, engine: FileEngine, claimed: Mapping[str, float]) -> Finding:
+    """Return whether a file needs on a microcontroller what is claimed: it is counted again, in a process of
+    its own.
+    """
+    then = _memory_text(claimed)
+    if not isinstance(engine.runtime, CountsMemory):
+        return Finding("memory", then, f"not counted: {engine.title} cannot", None)
+    try:
+        request = request_of(model, engine)
+        document, _ = confined("nas.checks.file_tasks:file_memory", request, limits=Limits(LONGEST_TRIAL_S))
+        now = parse(dict[str, float], document)
+    except (ConfinedError, MismatchError) as error:
+        return Finding("memory", then, str(error), False)
+    same = all(now.get(name) == value for name, value in claimed.items())
+    return Finding("memory", then, _memory_text({name: now.get(name, 0) for name in claimed}), same)
+
+
+def _memory_text(memory: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.0f} bytes" for name, value in memory.items())
 
 
 def _place(device: DeviceInfo) -> str:

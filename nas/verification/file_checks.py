@@ -16,18 +16,19 @@ from nas.checks.check import AnyInput, TextInput, agreement
 from nas.checks.confined import Array, ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, engine_for
 from nas.checks.file_tasks import FileFacts
-from nas.checks.parity import AGREEMENT, input_of
+from nas.checks.parity import asked, input_of
 from nas.export.manifest import Manifest
 from nas.export.seal import CLAIMS
 from nas.verification.common_checks import (
-    LONGEST_TRIAL_S,
     SLACK,
     TRIAL_S,
     Claimed,
     Seen,
     check_facts,
     check_latency,
+    check_memory,
     request_of,
+    trial_s,
 )
 from nas.verification.finding import Finding, moved
 from supernet.tasks.metric import main_metric
@@ -68,10 +69,12 @@ def check_file(
     )
     share, difference = agreement(logits, manifest.answers)
     now = f"{share:.1%} the same, logits within {difference:.2g}"
-    yield Finding("answers", f"{manifest.answers.images} answers", now, share >= AGREEMENT)
+    yield Finding("answers", f"{manifest.answers.images} answers", now, share >= asked(engine.runtime))
     if data is not None:
         yield from _qualities(model, engine, manifest, data, facts.run_s)
-    if latency:
+    if manifest.memory:
+        yield check_memory(model, engine, manifest.memory)
+    if latency and manifest.latency is not None:
         task = "nas.checks.file_tasks:file_latency"
         yield check_latency(
             model, engine, manifest.latency, manifest.device, task=task, request={}, run_s=facts.run_s
@@ -86,8 +89,7 @@ def _examined(
     Raises:
         TrilobitError: it cannot be loaded or run, or is no file of ours.
     """
-    claimed_s = SLACK * manifest.latency.median_s * len(examples)
-    limits = Limits(min(TRIAL_S + claimed_s, LONGEST_TRIAL_S))
+    limits = Limits(trial_s(manifest.latency, len(examples)))
     try:
         document, arrays = confined(
             "nas.checks.file_tasks:examine_file",

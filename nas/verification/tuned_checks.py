@@ -16,14 +16,13 @@ from nas.checks.network_tasks import NetworkFacts
 from nas.export.seal import CLAIMS
 from nas.export.tuned_manifest import TunedManifest
 from nas.verification.common_checks import (
-    LONGEST_TRIAL_S,
-    SLACK,
-    TRIAL_S,
     Claimed,
     Seen,
     check_facts,
     check_latency,
+    check_memory,
     request_of,
+    trial_s,
 )
 from nas.verification.finding import Finding
 from nas.verification.tuned_quality import check_quality
@@ -50,7 +49,9 @@ def check_tuned(
     yield _answers(manifest, facts)
     if samples:
         yield from check_quality(model, manifest, engine, samples)
-    if latency:
+    if manifest.memory:
+        yield check_memory(model, engine, manifest.memory)
+    if latency and manifest.latency is not None:
         request = {"inputs": _inputs(manifest)}
         task = "nas.checks.network_tasks:network_latency"
         yield check_latency(
@@ -66,7 +67,7 @@ def _examined(model: Path, engine: FileEngine, manifest: TunedManifest) -> Netwo
     """
     answers = manifest.answers
     examples = answers.examples if answers else 0
-    limits = Limits(min(TRIAL_S + SLACK * manifest.latency.median_s * examples, LONGEST_TRIAL_S))
+    limits = Limits(trial_s(manifest.latency, examples))
     try:
         request = request_of(model, engine, inputs=_inputs(manifest), examples=examples)
         document, _ = confined("nas.checks.network_tasks:examine_network", request, limits=limits)

@@ -84,9 +84,9 @@ def _on_board(
             return place.outputs(path, some.inputs)
 
         yield from check_quality(folder / MODEL_FILE, manifest, engine, samples, outputs)
-    if latency:
+    if latency and (then := manifest.latency) is not None:
         example = made_up(answers.inputs, 0) if answers is not None else None
-        now, then = place.timed(path, example), manifest.latency
+        now = place.timed(path, example)
         ratio = f" ({now.median_s / then.median_s:.2f} x)" if manifest.device.board is not None else ""
         yield Finding(
             "latency of the library",

@@ -79,6 +79,7 @@ def cases(
         "recorded": DeviceCase(partial(open_device, f"recorded:{profile_file}"), corners(family, "fp32")),
         "ssh": DeviceCase(partial(open_device, ssh), corners(family, "fp32")),
         "systolic": DeviceCase(partial(open_device, "systolic:bitfusion"), corners(integer, "int8")),
+        "tflite-micro": DeviceCase(partial(open_device, "tflite-micro"), corners(family, "fp32")),
         "table": DeviceCase(partial(open_device, f"table:{table}"), tuple(map(single, blocks))),
         "tvm": DeviceCase(partial(open_device, "tvm", database=str(database)), corners(FEW_UNITS, "int8")),
     }

@@ -1,11 +1,17 @@
 """What networks need on a microcontroller: counted as a search does, and as its interpreter does."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.reported_times import report_form
+from hw_profiles.runtimes.plugin import open_device
 from hw_profiles.runtimes.tflite_micro import sizes
 from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import load_family
@@ -17,9 +23,11 @@ pytest.importorskip("tflite_micro")
 from hw_profiles.runtimes.litert.options import LitertOptions
 from hw_profiles.runtimes.litert.runtime import LitertRuntime
 from hw_profiles.runtimes.litert.to_tflite import to_tflite
-from hw_profiles.runtimes.runtime import Artifact
+from hw_profiles.runtimes.microcontroller.runtime import MicroRuntime
+from hw_profiles.runtimes.runtime import Artifact, Job
 from hw_profiles.runtimes.tflite_micro.interpreter import MicroExecutable, micro_sizes
 
+PLAN = MeasurePlan(rounds=1, waiting_s=0.0)
 ARENA_ERROR, FLASH_ERROR = 4_000, 0.08  # bytes of what is kept; of a file
 
 
@@ -59,7 +67,7 @@ def test_it_answers_as_the_builtin_kernels_of_litert() -> None:
 def test_an_arena_that_is_too_small_is_said() -> None:
     [work] = networks(1)
     with pytest.raises(TrilobitError, match="TensorFlow Lite Micro: "):
-        MicroExecutable(file_of(work), arena_bytes=2_000)
+        MicroExecutable(file_of(work), arenas_bytes=(2_000,))
 
 
 @pytest.mark.parametrize(("name", "kib"), [("mlperf_tiny_resnet8", 100), ("mlperf_tiny_vww96", 200)])
@@ -70,3 +78,34 @@ def test_published_networks_fit_the_arenas_of_their_reference(name: str, kib: in
     """
     taken = micro_sizes(to_tflite(data_file(f"models/{name}.onnx").read_bytes(), lean=True))
     assert taken.planned_bytes / 4 + taken.kept_bytes <= kib * 1024
+
+
+def test_files_of_any_batch_run_one_at_a_time() -> None:
+    [work] = networks(1)
+    content = emit(random_network(work, rng=np.random.default_rng(0)), batch=None)
+    executable = MicroRuntime().compile(Artifact(content))
+    image = np.random.default_rng(1).standard_normal((1, *work.in_shape)).astype(np.float32)
+    [logits] = executable.run({executable.inputs[0].name: image}).values()
+    assert logits.shape == (1, 10)
+
+
+def test_times_of_a_board_are_looked_up_and_said_to_be_reported(tmp_path: Path) -> None:
+    [work] = networks(1)
+    form = report_form(dict.fromkeys(work.layers)).splitlines()
+    path = tmp_path / "board.csv"
+    path.write_text("\n".join((form[0], *(f"{line}2" for line in form[1:]))))
+    device = open_device(f"tflite-micro:{path}")
+    info = device.describe()
+    assert (info.name, info.figures, device.timed) == ("tflite-micro-board", "reported", False)
+    [measured] = device.measure([Job(work, lambda: b"")], PLAN)
+    assert measured.median_s == pytest.approx(2e-3 * len(work.layers))
+    other = map_layer("conv", (3, 7, 7), 5)
+    assert not device.supports(other)
+    assert "not recorded in board" in device.why_not(other)
+
+
+def test_what_is_no_table_of_times_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    path.write_text("{}")
+    with pytest.raises(TrilobitError, match=r"times\.json"):
+        open_device(f"tflite-micro:{path}")

@@ -24,7 +24,8 @@ LEAN = LitertRuntime(LitertOptions(files="lean"))
 def asking(*objectives: str, runtime: Any = LEAN, **constraints: str) -> Any:
     """A run, as far as it is looked at."""
     search = SimpleNamespace(objectives=objectives)
-    return SimpleNamespace(config=SimpleNamespace(search=search, constraints=constraints), runtime=runtime)
+    config = SimpleNamespace(search=search, constraints=constraints)
+    return SimpleNamespace(config=config, runtime=runtime, timeless=False)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
@@ -23,6 +24,13 @@ class RecordedDevice(UntimedDevice):
 
     def __init__(self, *, profile: Path) -> None:
         self.profile = load_profile(Path(profile))
+
+    @classmethod
+    def of(cls, profile: DeviceProfile) -> Self:
+        """Return the device of a profile that is in no file."""
+        device = cls.__new__(cls)
+        device.profile = profile
+        return device
 
     def replaying(self, profile: DeviceProfile) -> "RecordedDevice":
         """Return the same device with another profile of it, such as one with more rows."""

@@ -2,10 +2,11 @@
 a board that uses them; and says how much of its arena they took.
 """
 
+import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ import numpy as np
 from hw_profiles.errors import TrilobitError, one_line
 from hw_profiles.runtimes.runtime import Array
 
-LARGEST_ARENA = 2**28  # bytes that are there to be allocated
+ARENAS = 2**22, 2**25, 2**28  # bytes that are there to be allocated: the first of them that does
 STANDARD_ERROR = 2
 _USED = re.compile(rb"Arena allocation (total|head|tail) (\d+) bytes")
 
@@ -56,27 +57,32 @@ class MicroExecutable:
 
     Args:
         content: of the file.
+        arenas_bytes: that are tried, the smallest first.
 
     Raises:
         TrilobitError: the interpreter has no such operator, or the arena is too small; says which.
     """
 
-    def __init__(self, content: bytes, arena_bytes: int = LARGEST_ARENA) -> None:
-        self._size, interpreter = len(content), engine().Interpreter
-        with _said() as lines:
-            try:
-                self._interpreter = interpreter.from_bytes(content, arena_size=arena_bytes)
-            except Exception as error:  # whatever it rejects; why stands in what it said
-                raise TrilobitError(f"TensorFlow Lite Micro: {_reason(lines(), error)}") from None
+    def __init__(self, content: bytes, arenas_bytes: Sequence[int] = ARENAS) -> None:
+        self._size = len(content)
+        for arena_bytes in arenas_bytes[:-1]:  # a large one takes longer to clear than a network to run
+            with contextlib.suppress(TrilobitError):
+                self._interpreter = _opened(content, arena_bytes)
+                return
+        self._interpreter = _opened(content, arenas_bytes[-1])
 
-    def run(self, *inputs: Array) -> list[Array]:
-        """Return the outputs for inputs in the order and the shapes of the file."""
+    def run(self, *inputs: Array, outputs: int = 1) -> list[Array]:
+        """Return the outputs for inputs in the order and the shapes of the file.
+
+        Args:
+            outputs: how many the file gives.
+        """
         with _said() as lines:
             try:
                 for place, array in enumerate(inputs):
                     self._interpreter.set_input(np.ascontiguousarray(array), place)
                 self._interpreter.invoke()
-                return [np.array(self._interpreter.get_output(0))]
+                return [np.array(self._interpreter.get_output(place)) for place in range(outputs)]
             except Exception as error:
                 raise TrilobitError(f"TensorFlow Lite Micro: {_reason(lines(), error)}") from None
 
@@ -97,6 +103,15 @@ def micro_sizes(content: bytes) -> MicroSizes:
         TrilobitError: the interpreter has no such operator; says which.
     """
     return MicroExecutable(content).sizes()
+
+
+def _opened(content: bytes, arena_bytes: int) -> Any:
+    interpreter = engine().Interpreter
+    with _said() as lines:
+        try:
+            return interpreter.from_bytes(content, arena_size=arena_bytes)
+        except Exception as error:  # whatever it rejects; why stands in what it said
+            raise TrilobitError(f"TensorFlow Lite Micro: {_reason(lines(), error)}") from None
 
 
 def _reason(said: bytes, error: Exception) -> str:

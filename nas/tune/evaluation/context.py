@@ -19,6 +19,7 @@ from nas.tune.evaluation.quality import (
     proxy_of,
     store_objectives,
 )
+from nas.tune.policies.costs import TunedCosts
 from nas.tune.policies.rounded_tensors import RoundedTensors
 from nas.tune.policies.space import policy_of
 from nas.tune.setup.files import PolicyFiles
@@ -52,6 +53,11 @@ class TuneContext:
         return load_quantization(self.tuning.quantization_path, self.tuning.model)
 
     @property
+    def costs(self) -> TunedCosts:
+        """What quality is weighed against."""
+        return self.tuning.costs
+
+    @property
     def space(self) -> SearchSpace:
         """All policies."""
         return self.tuning.space
@@ -81,9 +87,15 @@ class TuneContext:
 
     def compared_on(self, samples: Samples) -> Comparison:
         """Return the comparison with the original on some examples."""
-        original = self.runner(self.tuning.original, samples)
         return Comparison(
-            self.quantization, self.space, self.fidelity, self.runner, samples, original, self.tuning.write
+            self.quantization,
+            self.space,
+            self.fidelity,
+            self.runner,
+            samples,
+            self.runner(self.tuning.original, samples),
+            self.tuning.write,
+            count=self.tuning.count,
         )
 
     @cached_property

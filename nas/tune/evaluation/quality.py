@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,7 @@ class PolicyQuality:
         size_bytes: of its file.
         failed: why its file gives no numbers; empty where it does.
         error: (k,) of its answers, as a vector; None where that is not known.
+        memory: bytes that its file needs on a microcontroller, by name of the cost; empty where nobody asks.
     """
 
     metrics: Mapping[str, float]
@@ -50,6 +51,12 @@ class PolicyQuality:
     size_bytes: float
     failed: str = ""
     error: NDArray[np.float32] | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What is counted of its file, by name of the cost."""
+        return {SIZE: self.size_bytes, **self.memory}
 
     def part(self, samples: int) -> PartQuality:
         """Return it as the front holds it."""
@@ -57,6 +64,7 @@ class PolicyQuality:
         return PartQuality(samples, values)
 
 
+Count = Callable[[bytes], Mapping[str, float]]  # of a file: bytes by name of the cost
 Find = Callable[[Genomes], Iterator[tuple[int, PolicyQuality]]]
 
 
@@ -73,6 +81,7 @@ class Comparison:
         original: what the original says of them.
         write: writes the file of a policy.
         vectors: what makes a vector of an error; None where that is not asked for, or cannot be.
+        count: what a file needs on a microcontroller; None where nobody asks.
     """
 
     quantization: Quantization
@@ -83,6 +92,7 @@ class Comparison:
     original: Outputs
     write: Write = rewrite
     vectors: ErrorVectors | None = None
+    count: Count | None = None
 
     def of_policy(self, policy: Policy) -> PolicyQuality:
         """Return what a policy's file is like; one that fails says why."""
@@ -92,6 +102,10 @@ class Comparison:
 
     def of_file(self, content: bytes, *, alone: bool = False) -> PolicyQuality:
         """Return what a file is like, whatever made it; one that fails says why."""
+        quality = self._answers(content, alone=alone)
+        return quality if self.count is None else replace(quality, memory=self.count(content))
+
+    def _answers(self, content: bytes, *, alone: bool) -> PolicyQuality:
         try:
             outputs = self.run(content, self.samples, alone=alone)
         except TrilobitError as error:
@@ -144,6 +158,7 @@ class QualityStore:
             metrics = self.comparison.fidelity.metrics
             values = {m.name: quality.metrics.get(m.name, worst(m)) for m in metrics}
             attributes = {"errors": dict(quality.errors), "failed": quality.failed, **_packed(quality.error)}
+            attributes |= {"memory": dict(quality.memory)} if quality.memory else {}
             yield candidates[i], ({**values, SIZE: quality.size_bytes}, attributes)
 
     @cached_property
@@ -155,7 +170,10 @@ class QualityStore:
 def _read(values: Mapping[str, float], attributes: Mapping[str, Any]) -> PolicyQuality:
     metrics = {name: value for name, value in values.items() if name != SIZE}
     failed, errors = str(attributes.get("failed", "")), dict(attributes.get("errors", {}))
-    return PolicyQuality({} if failed else metrics, errors, values[SIZE], failed, _unpacked(attributes))
+    memory = dict(attributes.get("memory", {}))
+    return PolicyQuality(
+        {} if failed else metrics, errors, values[SIZE], failed, _unpacked(attributes), memory
+    )
 
 
 def _packed(error: NDArray[np.float32] | None) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from nas.run.tuned_document import (
 )
 from nas.search.objectives import Objective
 from nas.tune.evaluation.context import TuneContext
+from nas.tune.policies.costs import COSTS, LATENCY, TunedCosts
 from nas.tune.policies.space import policy_of, single_genomes
 from nas.tune.result.judge import Judged, Verdict
 from nas.tune.result.references import ReferenceFile
-from nas.tune.search.limits import COSTS, Limits
-from nas.tune.search.proposals import LATENCY, ROOT, Beliefs
+from nas.tune.search.limits import Limits
+from nas.tune.search.proposals import COST, ROOT, Beliefs
 from nas.tune.search.rounds import SearchOutcome
 from supernet.space.space import Genomes
 from supernet.tasks.metric import Metric
@@ -69,7 +70,7 @@ def make_front(
         instruction_set=device.instructions,
         fingerprint=context.space.fingerprint,
         metrics=tuple(TunedMetric(m.name, m.unit, m.direction, m.meaning) for m in metrics),
-        objectives=_objectives(metrics[0], limits),
+        objectives=_objectives(metrics[0], limits, context.costs),
         units=_units(context),
         original=stated[0],
         references=tuple(stated[1:]),
@@ -85,11 +86,10 @@ def make_front(
     )
 
 
-def _objectives(main: Metric, limits: Limits) -> tuple[TunedObjective, ...]:
+def _objectives(main: Metric, limits: Limits, costs: TunedCosts) -> tuple[TunedObjective, ...]:
     sought = (
         Objective(main.name, main.unit, main.direction, meaning=main.meaning),
-        COSTS["latency"],
-        COSTS["size"],
+        *(COSTS[name] for name in costs.sought),
     )
     limited = {o.name: o for o in limits.objectives}
     bounded = [limited.pop(o.name, o) for o in sought]
@@ -110,6 +110,7 @@ def _reference(context: TuneContext, file: ReferenceFile, judged: Judged | None)
         judged.choosing.part(len(parts.choosing)) if judged.choosing.metrics else None,
         judged.judging.part(len(parts.judging)) if judged.judging.metrics else None,
         judged.latency.error or judged.judging.failed or judged.choosing.failed,
+        memory=judged.memory,
     )
 
 
@@ -128,6 +129,7 @@ def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row
         judging=judged.judging.part(len(parts.judging)),
         units=_unit_shares(context, outcome.beliefs, genome),
         left=_left_shares(context, outcome.beliefs, genome),
+        memory=judged.memory,
     )
 
 
@@ -142,6 +144,7 @@ def _measured(context: TuneContext, outcome: SearchOutcome, row: int) -> TunedNe
         predicted=_predicted(context, outcome, genome),
         choosing=quality.part(len(context.tuning.parts.choosing)),
         seconds=_finite(outcome.known.seconds[row]),
+        memory=quality.memory,
     )
 
 
@@ -154,11 +157,14 @@ def _predicted(context: TuneContext, outcome: SearchOutcome, genome: Genomes) ->
     [row] = np.flatnonzero((outcome.known.genomes == genome).all(axis=1))[:1].tolist() or [None]
     if row is None or not np.isfinite(outcome.predicted[row]).all():
         return {}
-    root, seconds, size = outcome.predicted[row].tolist()
+    root, *costs = outcome.predicted[row].tolist()
+    error = outcome.beliefs.latency_error
     return {
         "divergence": Predicted(root**2),
-        "latency": Predicted(seconds, outcome.beliefs.latency_error * seconds),
-        "size": Predicted(size),
+        **{
+            name: Predicted(value, error * value if name == LATENCY else None)
+            for name, value in zip(context.costs.sought, costs, strict=True)
+        },
     }
 
 
@@ -202,18 +208,25 @@ def _unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dic
     others = np.tile(genome, (len(columns) + 1, 1))
     others[np.arange(len(columns)), columns] = 0
     believed = beliefs(others).mean
-    saved_s = believed[:-1, LATENCY] - believed[-1, LATENCY]
+    saved = believed[:-1, COST] - believed[-1, COST]
     cost = believed[-1, ROOT] ** 2 - believed[:-1, ROOT] ** 2
     choices = context.space.choices
     return {
-        choices[column].name: UnitShare(str(choices[column].options[genome[column]]), float(s), float(c))
-        for column, s, c in zip(columns, saved_s, cost, strict=True)
+        choices[column].name: _share(context, str(choices[column].options[genome[column]]), s, c)
+        for column, s, c in zip(columns, saved.tolist(), cost.tolist(), strict=True)
     }
+
+
+def _share(context: TuneContext, name: str, saved: float, cost: float) -> UnitShare:
+    """Return what a format does, that saves so much of the first cost."""
+    if context.costs.sought[0] == LATENCY:
+        return UnitShare(name, saved, cost)
+    return UnitShare(name, None, cost, saved)
 
 
 def _left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
     """Return, of each unit of a policy that is fp32 and could be something else, the format that would save
-    most time if that unit alone took it, and what it would cost; of formats on the same kernel the one that
+    most if that unit alone took it, and what it would cost; of formats on the same kernel the one that
     costs least.
     """
     choices = context.space.choices
@@ -228,11 +241,11 @@ def _left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dic
     for row, (column, gene) in enumerate(options):
         others[row, column] = gene
     believed = beliefs(others).mean
-    saved_s = believed[-1, LATENCY] - believed[:-1, LATENCY]
+    saved = believed[-1, COST] - believed[:-1, COST]
     cost = believed[:-1, ROOT] ** 2 - believed[-1, ROOT] ** 2
     left: dict[str, UnitShare] = {}
-    for row in np.lexsort((-cost, saved_s)).tolist():  # the best one stays
+    for row in np.lexsort((-cost, saved)).tolist():  # the best one stays
         column, gene = options[row]
         name = str(choices[column].options[gene])
-        left[choices[column].name] = UnitShare(name, float(saved_s[row]), float(cost[row]))
+        left[choices[column].name] = _share(context, name, float(saved[row]), float(cost[row]))
     return left

@@ -1,18 +1,18 @@
-"""Where a search begins: formats allocated exactly, for some times of the network."""
+"""Where a search begins: formats allocated exactly, for some times of the network, or of what else costs."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.tune.policies.space import uniform_genomes
-from nas.tune.search.proposals import LATENCY, ROOT, Beliefs
+from nas.tune.search.proposals import COST, ROOT, Beliefs
 from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term, solve
 from supernet.space.space import Genomes, SearchSpace, unique_rows
 
-LEVELS = 8  # times that are allocated for, between the fastest and the slowest
+LEVELS = 8  # costs that are allocated for, between the least and the most
 
 
 def allocated(space: SearchSpace, beliefs: Beliefs) -> Genomes:
-    """Return policies (k, g) of the least summed divergence at some times.
+    """Return policies (k, g) of the least summed divergence at some costs.
 
     What a choice costs is how the network changes if it alone changes: once from fp32, where conversions are
     its own, and once from the policy in which all others have a format too, where they have mostly gone.
@@ -26,19 +26,19 @@ def _near(space: SearchSpace, beliefs: Beliefs, base: Genomes) -> Genomes:
     """Return the allocations on changes of one policy (g,)."""
     changed = _changes(space, base)
     believed = beliefs(np.concatenate([base[None], changed])).mean
-    divergence, seconds = believed[:, ROOT] ** 2, believed[:, LATENCY]
+    divergence, cost = believed[:, ROOT] ** 2, believed[:, COST]
     ends = np.cumsum(space.cardinalities)[:-1]
     costs = _terms(np.split(divergence[1:] - divergence[0], ends))
-    times = _terms(np.split(seconds[1:] - seconds[0], ends))
-    least = sum(float(term.values.min()) for term in times)
-    most = sum(float(term.values.max()) for term in times)
+    spent = _terms(np.split(cost[1:] - cost[0], ends))
+    least = sum(float(term.values.min()) for term in spent)
+    most = sum(float(term.values.max()) for term in spent)
     problem = Problem(tuple(space.cardinalities.tolist()), costs)
     rows = []
     for level in np.linspace(least, most, LEVELS + 1)[:-1]:
-        limit = Limit("latency", times, upper=float(level + 1e-9 * (most - least)))
+        limit = Limit("cost", spent, upper=float(level + 1e-9 * (most - least)))
         try:
             rows.append(solve(Problem(problem.choices, costs, (limit,))).chosen)
-        except InfeasibleError:  # by rounding, at the fastest
+        except InfeasibleError:  # by rounding, at the least
             continue
     return np.array(rows, np.int16).reshape(-1, len(base))
 

@@ -10,14 +10,10 @@ from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from nas.search.limits import parse_limit
 from nas.search.objectives import Objective, of_metric
 from nas.search.units import show
+from nas.tune.policies.costs import COSTS, LATENCY, TunedCosts
 from supernet.tasks.metric import Metric
 
 Floats = NDArray[np.float64]
-LATENCY, SIZE = "latency", "size"
-COSTS: Mapping[str, Objective] = {
-    LATENCY: Objective(LATENCY, "s", "min", origin="device", meaning="8ms, or 60% of the original's"),
-    SIZE: Objective(SIZE, "bytes", "min", origin="device", meaning="200KB, or 60% of the original's"),
-}
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,10 @@ class Limits:
             over = float((o.to_min(value) - o.to_min(np.array([o.bound])))[0]) / max(abs(o.bound), 1e-12)
             total += np.inf if np.isnan(over) else max(over, 0.0)
         return total
+
+    def holds_on_size(self, costs: TunedCosts, values: Mapping[str, float]) -> bool:
+        """Return whether a file keeps the limits on what it needs, whatever its time and its answers are."""
+        return all(values[name] <= self.bound(name) for name in costs.names if name != LATENCY)
 
     def lines(self, original: Mapping[str, float]) -> list[str]:
         """Return a line for each limit."""

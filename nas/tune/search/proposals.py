@@ -2,7 +2,7 @@
 expected to add most to the measured front.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from nas.search.loop import choose_finalists, search
 from nas.search.points import Points
 from nas.search.repair import TowardsAnchor
 from nas.search.searcher import make_searcher
+from nas.tune.policies.costs import LATENCY
 from predictors.predictor import Predictor
 from supernet.space.space import Genomes, SearchSpace, row_keys
 
@@ -22,7 +23,7 @@ Costs = Callable[[Genomes], Floats]  # (n, g) -> (n,)
 SEARCHER = "local-moves"
 CANDIDATES, GENERATION = 12_000, 500  # predicted in a round, and between two generations
 PATIENCE = 8  # generations without progress that end a round
-ROOT, LATENCY, SIZE = range(3)  # columns of what is minimised
+ROOT, COST = 0, 1  # columns of what is minimised: the error, and the first cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,32 +35,34 @@ class Beliefs:
 
     Attributes:
         quality: of the logarithm of the divergence.
-        latency_s, size_bytes: of a policy's file.
-        latency_error: relative standard deviation of the first.
-        bounds: (3,) limits; infinite without.
+        costs: of a policy's file, by name, those that are traded off first.
+        latency_error: relative standard deviation of times.
+        bounds: (1 + k,) limits on the error and on each cost; infinite without.
+        sought: how many costs are traded off; the others only have limits. None: all.
     """
 
     quality: Predictor
-    latency_s: Costs
-    size_bytes: Costs
+    costs: Mapping[str, Costs]
     latency_error: float
     bounds: Floats
+    sought: int | None = None
 
     def __call__(self, genomes: Genomes) -> Posterior:
-        """Return the posterior of policies (n, g)."""
+        """Return the posterior of policies (n, g): of the error and the costs that are traded off."""
         predicted = self.quality.predict(genomes)
-        root = np.exp(predicted.mean / 2)
-        latency_s = self.latency_s(genomes)
-        mean = np.stack([root, latency_s, self.size_bytes(genomes)], axis=1)
-        std = np.stack(
-            [root * predicted.std / 2, latency_s * self.latency_error, np.zeros(len(genomes))], axis=1
-        )
-        return Posterior(mean, std, missed(mean, self.bounds))
+        root, costs = np.exp(predicted.mean / 2), self._costs(genomes)
+        mean = np.column_stack([root, costs])
+        errors = [self.latency_error if name == LATENCY else 0.0 for name in self.costs]
+        std = np.column_stack([root * predicted.std / 2, costs * errors])
+        columns = slice(None if self.sought is None else 1 + self.sought)
+        return Posterior(mean[:, columns], std[:, columns], missed(mean, self.bounds))
+
+    def _costs(self, genomes: Genomes) -> Floats:
+        return np.column_stack([cost(genomes) for cost in self.costs.values()])
 
     def excess(self, genomes: Genomes) -> Floats:
-        """Return (n, 2) by how much the limits on costs are exceeded, relative."""
-        costs = np.stack([self.latency_s(genomes), self.size_bytes(genomes)], axis=1)
-        return costs / self.bounds[1:] - 1
+        """Return (n, k) by how much the limits on costs are exceeded, relative."""
+        return self._costs(genomes) / self.bounds[1:] - 1
 
     @property
     def repairable(self) -> bool:
@@ -87,7 +90,7 @@ def propose(
 
     Args:
         measured: policies with measured objectives.
-        reference: (3,) hypervolume is counted from there.
+        reference: (m,) hypervolume is counted from there.
         start: (n, g) policies that the search begins with, beside those that were measured.
         on_progress: told how many candidates were predicted.
     """

@@ -33,11 +33,11 @@ class Finalists:
 
     Attributes:
         genes: of each.
-        predicted: root of the divergence, seconds and bytes that were believed of each.
+        predicted: root of the divergence, and the costs that were believed of each.
     """
 
     genes: tuple[Genes, ...]
-    predicted: tuple[tuple[float, float, float], ...]
+    predicted: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class RoundsFile:
         rows = [np.array(chosen.genes, np.int16).reshape(-1, first.shape[1]) for chosen in self.rounds]
         return np.concatenate([first, *rows])
 
-    def predicted(self, first: int) -> Floats:
-        """Return (n, 3) what was believed of them; NaN of the `first` ones."""
-        rows = [np.array(chosen.predicted, np.float64).reshape(-1, 3) for chosen in self.rounds]
-        return np.concatenate([np.full((first, 3), np.nan), *rows])
+    def predicted(self, first: int, width: int) -> Floats:
+        """Return (n, width) what was believed of them; NaN of the `first` ones."""
+        rows = [np.array(chosen.predicted, np.float64).reshape(-1, width) for chosen in self.rounds]
+        return np.concatenate([np.full((first, width), np.nan), *rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class SearchOutcome:
     Attributes:
         known: policies whose quality and time were measured, those of the rounds last.
         beliefs: after the last round.
-        predicted: (n, 3) what was believed of each of the policies before it was measured; NaN of those that
+        predicted: (n, m) what was believed of each of the policies before it was measured; NaN of those that
             were measured before anything was believed.
         rounds: of the search.
     """
@@ -104,7 +104,8 @@ def run_rounds(context: TuneContext, sampled: Genomes, limits: Limits, reporter:
             if r < section.rounds and len(chosen.rounds) <= r:
                 chosen = _next_round(context, chosen, beliefs, points, r)
                 write_document(path, chosen)
-    return SearchOutcome(known, beliefs, chosen.predicted(len(first)), tuple(summaries))
+    predicted = chosen.predicted(len(first), 1 + len(context.costs.sought))
+    return SearchOutcome(known, beliefs, predicted, tuple(summaries))
 
 
 def _read(context: TuneContext) -> RoundsFile:
@@ -140,14 +141,18 @@ def _known(
     """
     first = len(uniform_genomes(context.space))
     context.evaluate(finalists, partial(_advance, update, first))
-    times = context.clock.time(finalists, lambda what, share: update(len(finalists) - first, what))
+    times = None
+    if context.costs.timed:
+        times = context.clock.time(finalists, lambda what, share: update(len(finalists) - first, what))
     every = np.concatenate([sampled, finalists])
     learned = look_up(context, every[unique_rows(every)], times)
     known = look_up(context, finalists, times)
     bounds = bounds_of(context, learned, limits)
     beliefs = believe(context, learned, times, bounds)
-    objectives = np.where(np.isfinite(known.objectives), known.objectives, np.inf)
-    return known, beliefs, Points(known.genomes, objectives, missed(objectives, bounds))
+    values = known.objectives(context.costs.names)
+    values = np.where(np.isfinite(values), values, np.inf)
+    sought = values[:, : 1 + len(context.costs.sought)]
+    return known, beliefs, Points(known.genomes, sought, missed(values, bounds))
 
 
 def _advance(update: Update, first: int, done: int) -> None:
@@ -155,7 +160,7 @@ def _advance(update: Update, first: int, done: int) -> None:
 
 
 def _reference(points: Points) -> Floats:
-    """Return (3,) what hypervolume is counted from: answers that are bad, and worse than those of all in the
+    """Return (m,) what hypervolume is counted from: answers that are bad, and worse than those of all in the
     first format, the second policy, are not worth a measurement.
     """
     whole = points.objectives[np.isfinite(points.objectives).all(axis=1)]
@@ -170,4 +175,4 @@ def _round(r: int, points: Points) -> Round:
     """Return how far the search is: hypervolume as a share of the box of all that was measured."""
     reference = _reference(points)
     inside = points.objectives[points.violation <= 0] / reference
-    return Round(r, len(points), hypervolume(inside, np.ones(3)))
+    return Round(r, len(points), hypervolume(inside, np.ones(len(reference))))

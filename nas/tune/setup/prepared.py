@@ -37,12 +37,12 @@ class PreparedTime:
 def time_prepared(tuning: Tuning) -> PreparedTime:
     """Time the prepared model beside the file as it was given, and keep it.
 
-    Runtimes that do not run the files of the original cannot compare the two.
+    Runtimes that do not run the files of the original cannot compare the two, nor does a tune without times.
 
     Raises:
         TrilobitError: the original does not run.
     """
-    if tuning.runtime.artifact == ORIGINAL_KIND:
+    if tuning.runtime.artifact == ORIGINAL_KIND and tuning.costs.timed:
         return time_unchanged(tuning, tuning.model.content)
     write_document(tuning.prepared_path, PreparedTime())
     return PreparedTime()

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import FP32
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.runtimes.device import Device, MeasuredDevice
-from hw_profiles.runtimes.runtime import Runtime
+from hw_profiles.runtimes.runtime import CountsMemory, Runtime
 from hw_profiles.streams import Stream, open_stream
 from nas.checks.model_notes import is_quantized
 from nas.checks.open_model import OpenedModel, open_content
 from nas.emit.layer_formats import UnitFormats, require_covered
 from nas.emit.unit_formats import unit_formats
+from nas.evaluation.micro import counted
 from nas.run.paths import EXAMPLE, TunePaths
 from nas.run.stage_record import StageRecord
 from nas.run.tune_config import TuneConfig
+from nas.tune.policies.costs import TunedCosts, costs_of
 from nas.tune.policies.space import policy_space
 from nas.tune.setup.libraries import Write, times_files, with_files, writer
 from nas.tune.setup.original import bound_specs, original_file
@@ -40,7 +42,11 @@ from supernet.ptq.policy_graph import FOLLOWING
 from supernet.space.space import SearchSpace
 
 SAMPLES_BYTES = 2**30  # of all examples together; of more, evenly chosen ones are read
-LOADED = ("original", "samples", "fixed", "opened", "device", "unit_formats", "write", "formats", "space")
+LOADED = (
+    *("original", "samples", "fixed", "opened", "device", "costs"),
+    *("unit_formats", "write", "formats", "space"),
+)
+Count = Callable[[bytes], Mapping[str, float]]  # of a file: bytes by name of the cost
 TYPICAL_SIZE = 256  # of a dimension that is open, before any example is seen
 
 
@@ -167,6 +173,21 @@ class Tuning(TunePaths):
         return self.device
 
     @cached_property
+    def costs(self) -> TunedCosts:
+        """What quality is weighed against.
+
+        Raises:
+            TrilobitError: the device does not have one of them.
+        """
+        return costs_of(self.device, self.config.tune.objectives, tuple(self.config.constraints))
+
+    @property
+    def count(self) -> Count | None:
+        """What counts what files need on a microcontroller; None where nobody asks."""
+        runtime = self.runtime
+        return partial(counted, runtime) if self.costs.memory and isinstance(runtime, CountsMemory) else None
+
+    @cached_property
     def example(self) -> dict[str, NDArray[Any]]:
         """What files read while they are timed."""
         feed = self.parts.calibration.feed(0)
@@ -274,10 +295,11 @@ class Tuning(TunePaths):
                 engine: list[Any] = [info.engine, info.engine_version, info.cpu]
                 parts: list[Any] = [_of_samples(self.parts.choosing), _of_samples(self.parts.judging)]
                 section: list[Any] = [config.tune.evaluations, config.tune.metric, config.tune.budget]
-                section += [config.tune.metric_direction, config.tune.outputs]
+                section += [config.tune.metric_direction, config.tune.outputs, *self.costs.memory[:1]]
                 return [self.fingerprint("calibrate"), engine, parts, section, config.seed]
             case "search":
                 section = [config.tune.rounds, config.tune.finalists, dict(config.constraints)]
+                section += [config.tune.objectives] if config.tune.objectives else []
                 return [self.fingerprint("sample"), self.fingerprint("profile"), section]
             case "export":
                 return [self.fingerprint("search"), config.tune.count]
@@ -288,7 +310,7 @@ class Tuning(TunePaths):
         results = {
             "import": (self.original_path, self.folder / EXAMPLE),
             "calibrate": (self.quantization_path,),
-            "profile": (self.latency_path,),
+            "profile": (self.latency_path,) if self.costs.timed else (),
             "search": (self.front_path,),
             "export": (self.export_path,),
         }

@@ -1,5 +1,7 @@
 """The search finds the front of a network whose policies can all be listed, in a tenth of the evaluations."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,10 @@ class Network:
     def size_bytes(self, genomes: Genomes) -> np.ndarray:
         return (self.bytes * np.array([4.0, 1.0, 0.5])[genomes]).sum(axis=1)
 
+    @property
+    def costs(self) -> dict[str, Callable[[Genomes], np.ndarray]]:
+        return {"latency": self.latency_s, "size": self.size_bytes}
+
     def objectives(self, genomes: Genomes) -> np.ndarray:
         columns = (np.sqrt(self.divergence(genomes)), self.latency_s(genomes), self.size_bytes(genomes))
         return np.stack(columns, axis=1)
@@ -80,7 +86,7 @@ def share_of_true_front(seed: int) -> float:
     while len(evaluated) < most:
         logs = np.log(network.divergence(evaluated) + 1e-7)
         quality = PolicyPredictor(SPACE, tensors=in_codes).fit(evaluated, logs)
-        beliefs = Beliefs(quality, network.latency_s, network.size_bytes, 0.03, np.full(3, np.inf))
+        beliefs = Beliefs(quality, network.costs, 0.03, np.full(3, np.inf))
         measured = Points(evaluated, network.objectives(evaluated), np.zeros(len(evaluated)))
         count = min(12, most - len(evaluated))
         start = allocated(SPACE, beliefs)
@@ -104,7 +110,7 @@ def test_limits_hold_for_what_is_proposed() -> None:
     )
     objectives = network.objectives(evaluated)
     bounds = np.array([np.inf, np.median(objectives[:, 1]), np.inf])
-    beliefs = Beliefs(quality, network.latency_s, network.size_bytes, 0.03, bounds)
+    beliefs = Beliefs(quality, network.costs, 0.03, bounds)
     violation = np.maximum(objectives / bounds - 1, 0).sum(axis=1)
     measured = Points(evaluated, objectives, violation)
     new = propose(SPACE, beliefs, measured, objectives.max(axis=0) * 1.1, 8, seed=0, start=evaluated[:0])

@@ -1,0 +1,90 @@
+"""A microcontroller that is not there, through a whole tune and a whole run: memory is weighed, no time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+
+from nas.cli.main import main
+from nas.export.manifests import read_any
+from tests.e2e.test_tune import CLASSES, SAMPLES, SMALL
+from tests.nas.emit.small_networks import Net
+
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("tflite_micro")
+pytestmark = pytest.mark.slow
+
+LITTLE = {  # as little as a run can do and still do everything
+    "data": {"source": "digits"},
+    "train": {"epochs": 1, "batch_size": 128, "random_subnets": 1},
+    "sample": {"fp32": 5, "quantized": 5},
+    "fit": {"predictor": "ridge"},
+    "search": {"rounds": 1, "budget": 200, "batch": 100, "finalists": 2},
+}
+
+
+def answer(capsys: Any, *words: Any) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main([*map(str, words), "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tune of a small classifier."""
+    folder, net, rng = tmp_path_factory.mktemp("micro"), Net(1), np.random.default_rng(0)
+    x = net.relu6(net.conv("image", 3, 8))
+    y = net.relu6(net.conv(x, 8, 16, strides=[2, 2]))
+    pooled = net.op("ReduceMean", y, net.constant(np.array([2, 3])), keepdims=0)
+    scores = net.op("Softmax", net.linear(pooled, 16, CLASSES))
+    model, data, config = (folder / name for name in ("net.onnx", "images.npz", "small.toml"))
+    model.write_bytes(net.finish({"image": (1, 3, 12, 12)}, {scores: (1, CLASSES)}))
+    images = rng.normal(rng.normal(0, 2, (SAMPLES, 3, 1, 1)), 1, (SAMPLES, 3, 12, 12))
+    np.savez(data, image=images.astype(np.float32))
+    config.write_text(tomli_w.dumps({**SMALL, "model": {}}))
+    words = ["tune", str(model), "--data", str(data), "-o", str(folder / "tuned"), "--config", str(config)]
+    assert main([*words, "--device", "tflite-micro", "--formats", "int8", "--max-arena", "90%"]) == 0
+    return folder / "tuned"
+
+
+def test_a_tune_weighs_memory_and_its_files_are_what_was_counted(tuned: Path, capsys: Any) -> None:
+    front = json.loads((tuned / "front.json").read_text())
+    assert [o["name"] for o in front["objectives"] if o["sought"]][1:] == ["arena", "flash"]
+    whole = front["original"]["memory"]["arena"]
+    assert all(each["memory"]["arena"] <= 0.9 * whole for each in front["candidates"])
+    assert all(each["latency"] is None for each in (*front["candidates"], front["original"]))
+    folder = next(path.parent for path in tuned.glob("export/*/manifest.json"))
+    manifest = read_any(folder)
+    assert (manifest.latency, manifest.device.figures) == (None, "none")
+    assert manifest.memory["flash"] == (folder / "model.tflite").stat().st_size
+    findings = answer(capsys, "verify", folder)[folder.name]
+    assert {f["what"]: f["holds"] for f in findings}["memory"] is True
+    assert "arena" in (tuned / "report.html").read_text()
+
+
+def test_what_has_no_times_is_not_timed(tuned: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = next(path.parent for path in tuned.glob("export/*/manifest.json"))
+    assert main(["bench", str(folder)]) == 2
+    assert "tflite-micro has no times" in capsys.readouterr().err
+    words = ["--data", "digits", "--device", "tflite-micro", "-o", str(tmp_path / "run")]
+    assert main(["profile", *words]) == 2
+    said = capsys.readouterr().err
+    assert f"--device tflite-micro:{tmp_path / 'run' / 'layers.csv'}" in said
+    assert (tmp_path / "run" / "layers.csv").read_text().startswith("layer,ms\n")
+    assert main(["run", *words]) == 2
+    assert "--objective accuracy,arena,flash" in capsys.readouterr().err
+
+
+def test_a_run_ends_without_times(tmp_path: Path, capsys: Any) -> None:
+    config, folder = tmp_path / "little.toml", tmp_path / "run"
+    config.write_text(tomli_w.dumps(LITTLE))
+    words = (config, "--device", "tflite-micro", "--objective", "accuracy,arena,flash", "-o", folder)
+    [network, *_] = answer(capsys, "run", *words)["exported"]
+    assert network["latency_s"] is None
+    assert 0 < network["arena_bytes"] < 2**20
+    findings = answer(capsys, "verify", folder)[network["id"]]
+    assert {f["what"]: f["holds"] for f in findings}["memory"] is True
+    assert "Nothing says how long networks take" in (folder / "report.html").read_text()
