@@ -2,6 +2,7 @@
 that was allowed, and in a process of its own.
 """
 
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,17 +14,19 @@ from nas.checks.confined import ConfinedError, Limits
 from nas.checks.parity import AGREEMENT
 from nas.export.library.library import (
     LIBRARY,
+    CompiledFile,
     LibraryExecutable,
     OtherProcessorError,
     stopped,
 )
 from nas.export.manifest import LibraryRecord, Manifest
+from nas.export.seal import MODEL_FILE
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from nas.verification.common_checks import SLACK, TRIAL_S
 from nas.verification.file_checks import chunks, require_classes
 from nas.verification.finding import Finding, moved
-from nas.verification.places import Here, Place
+from nas.verification.places import Here, OnBoard, Place
 from supernet.tasks.task import Task
 
 NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
@@ -77,9 +80,51 @@ def _findings(
     *,
     latency: bool,
 ) -> Iterator[Finding]:
-    answers, reads = record.answers, manifest.input
-    shape = reads.file_shape if isinstance(reads, TextInput) else reads.shape
+    shape = reads.file_shape if isinstance(reads := manifest.input, TextInput) else reads.shape
     library = LibraryExecutable(path, shape, reads.answer_shape(1, len(manifest.classes))[1:])
+    yield from _of_library(library, record, manifest, data, place, latency=latency)
+
+
+def check_compiled(
+    folder: Path, manifest: Manifest, data: Task | None, *, latency: bool, place: OnBoard
+) -> Iterator[Finding]:
+    """Yield what a network without a library does on a board, compiled here of its ONNX file.
+
+    Args:
+        data: see `check_library`.
+
+    Raises:
+        TrilobitError: something in the file has no kernel, as what is quantized already; says what.
+    """
+    from nas.export.library.of_file import compile_file  # the compiler: only where it is needed
+
+    model, reads = folder / MODEL_FILE, manifest.input
+    try:
+        built = compile_file(model, place.runtime)
+    except TrilobitError as error:
+        raise TrilobitError(
+            f"{folder}: no {LIBRARY}, which is what {place.name} runs (`nas export --library TARGET` writes "
+            f"one), and its file cannot be compiled here: {error}"
+        ) from None
+    record = LibraryRecord(built.target, built.integer_only, manifest.answers, manifest.accuracy.test)
+    answer = reads.answer_shape(1, len(manifest.classes))[1:]
+    with tempfile.TemporaryDirectory(prefix="trilobit-") as name:
+        path = Path(name) / LIBRARY
+        path.write_bytes(built.code)
+        library = CompiledFile(path, reads.file_shape, answer, built.signature.reads.name)
+        yield from _of_library(library, record, manifest, data, place, latency=latency)
+
+
+def _of_library(
+    library: LibraryExecutable,
+    record: LibraryRecord,
+    manifest: Manifest,
+    data: Task | None,
+    place: Place,
+    *,
+    latency: bool,
+) -> Iterator[Finding]:
+    answers, reads = record.answers, manifest.input
     assert answers is not None
     try:
         run_s, logits = place.logits(library, made_up_inputs(reads, answers.images), Limits(TRIAL_S))
@@ -97,7 +142,7 @@ def _findings(
         if latency:
             yield _latency(library, record, place, run_s)
     except (ConfinedError, MismatchError, KeyError) as error:
-        failure = stopped(path, error)
+        failure = stopped(library.path, error)
         if isinstance(failure, OtherProcessorError):
             raise failure from None
         yield Finding("library", f"for {record.target}", str(failure), False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable
 from nas.export.library.library import LIBRARY
+from nas.export.manifest import Manifest
 from nas.export.manifests import AnyManifest, manifest_of, read_any, read_document
 from nas.export.package import hash_of
 from nas.export.seal import CARD, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of
@@ -22,7 +23,7 @@ from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
-from nas.verification.library_checks import check_library
+from nas.verification.library_checks import check_compiled, check_library
 from nas.verification.places import Here, OnBoard, place_of
 from nas.verification.tuned_checks import check_tuned
 from nas.verification.tuned_library_checks import check_tuned_library
@@ -209,12 +210,13 @@ def _on_place(
     """Yield what the ONNX file of a network says here, and all else of its library, where that runs.
 
     Raises:
-        TrilobitError: there is no library.
+        TrilobitError: there is no library, and none can be compiled.
     """
-    if manifest.library is None:
+    compiled = manifest.library is None and isinstance(manifest, Manifest) and isinstance(place, OnBoard)
+    if manifest.library is None and not compiled:
         raise TrilobitError(
-            f"{folder}: no {LIBRARY}, which is what {place.name} runs; `nas export --library TARGET` and "
-            "`nas tune --device` write one, and `nas bench FILE --device` compiles a file in fp32"
+            f"{folder}: no {LIBRARY}, which is what {place.name} runs: `nas export --library TARGET` and "
+            "`nas tune --device` write one"
         )
     model, how = folder / MODEL_FILE, {"latency": checks.latency, "allowed": checks.run_library}
     if isinstance(manifest, TunedManifest):
@@ -223,7 +225,10 @@ def _on_place(
     else:
         claims = claims_of(document) if manifest.digest is not None else None
         yield from check_file(model, manifest, claims, None, latency=False)
-        yield from check_library(folder, manifest, checks.data, place=place, **how)
+        if isinstance(place, OnBoard) and compiled:
+            yield from check_compiled(folder, manifest, checks.data, place=place, latency=checks.latency)
+        else:
+            yield from check_library(folder, manifest, checks.data, place=place, **how)
 
 
 def _seal(document: Mapping[str, Any], manifest: AnyManifest) -> Iterator[Finding]:

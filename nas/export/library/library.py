@@ -170,6 +170,27 @@ class LibraryExecutable:
         return cls(Path(request["path"]), tuple(request["shape"]), tuple(request["answer"]))
 
 
+@dataclass(frozen=True)
+class CompiledFile(LibraryExecutable):
+    """A library that was compiled of a network's ONNX file: it reads what that reads, images with their
+    channels first.
+
+    Attributes:
+        name: of what it reads.
+    """
+
+    name: str = IMAGES
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Any number of what the file reads."""
+        return (TensorInfo(self.name, (None, *self.shape), "float32"),)
+
+    def stored(self, examples: Array) -> Array:
+        """Return examples as they lie in memory."""
+        return np.ascontiguousarray(examples, np.float32)
+
+
 def library_logits(request: Mapping[str, Any], examples: Array) -> tuple[float, dict[str, Array]]:
     """Return the seconds per example and the logits of a requested library: to be run confined."""
     start, library = time.perf_counter(), LibraryExecutable.of(request)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.runtime import Arrays, Runtime
+from nas.checks.model_notes import is_quantized
 from nas.checks.open_model import open_model
 from nas.emit.layer_formats import require_covered
 from nas.emit.unit_formats import unit_formats
@@ -24,10 +26,17 @@ def compile_file(
         example: what it reads, which binds the sizes that it leaves open.
 
     Raises:
-        TrilobitError: it is no ONNX file, leaves sizes open, or something in it has no kernel; says what.
+        TrilobitError: it is no ONNX file, leaves sizes open, is quantized, or something in it has no kernel;
+            says what.
     """
     shapes = {name: array.shape for name, array in (example or {}).items()}
-    model = open_model(path, shapes, feeds=example).model
+    opened = open_model(path, shapes, feeds=example)
+    if quantized := [op for op in opened.outline.operations if is_quantized(op)]:
+        raise TrilobitError(
+            f"{path}: is quantized already ({', '.join(quantized)}), and libraries are compiled of files in "
+            "fp32; `nas export --library` and `nas tune` make quantized ones"
+        )
+    model = opened.model
     require_covered(model, unit_formats(model, runtime), runtime.describe().engine)
     libraries = PolicyLibraries.of(runtime)
     if untuned := libraries.untuned(kernel_layers(model, {})):
