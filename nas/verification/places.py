@@ -2,6 +2,7 @@
 machine, or on a board.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from nas.checks.library_engine import LibraryEngine, library_engine
 from nas.export.library.library import WAITING_S, LibraryExecutable, confined_logits, require_machine
 from nas.export.library.tuned import TunedLibrary, answers_there
 from nas.verification.common_checks import MOST_RUNS, TRIAL_S
+
+ILLEGAL = ("SIGILL", "Illegal instruction")  # as agents say what ended a process
 
 
 class Place(Protocol):
@@ -186,7 +189,8 @@ def _confined() -> Iterator[None]:
     try:
         yield
     except RejectedError as error:
-        raise ConfinedError(str(error)) from None
+        illegal = any(words in str(error) for words in ILLEGAL)
+        raise ConfinedError(str(error), signal.SIGILL if illegal else None) from None
 
 
 def place_of(device: str) -> Here | OnBoard | None:

@@ -31,6 +31,11 @@ from tests.hw_profiles.transports.pipes import stand_in
 from tests.nas.exported import forged, write_exported
 from tests.nas.opened_here import opened_here
 
+SIGNATURE = (
+    'const char trilobit_signature[] = "{\\"inputs\\":[{\\"name\\":\\"images\\",\\"shape\\":[null,8,8,1],'
+    '\\"dtype\\":\\"float32\\"}],\\"outputs\\":[{\\"name\\":\\"logits\\",\\"shape\\":[null,10],'
+    '\\"dtype\\":\\"float32\\"}],\\"layers\\":[]}";'
+)
 CROSS = "aarch64-linux-gnu"
 AARCH64 = next(code for code, name in MACHINES.items() if name == "aarch64")
 
@@ -195,7 +200,7 @@ def test_an_instruction_that_is_missing_ends_nothing(
     folder = changed(exported, tmp_path / "sent", compiled(source, tmp_path))
     found = findings(folder, capsys, "--no-latency")["library"]
     assert found["holds"] is None
-    assert "instructions that this processor lacks" in found["now"]
+    assert "instructions that the processor lacks" in found["now"]
 
 
 @pytest.mark.usefixtures("_file_is_opened_here")
@@ -246,8 +251,15 @@ def test_a_library_is_checked_on_a_board(
         assert there[what]["holds"] is True
     assert "on ssh:pi@board, " in there["latency of the library"]["now"]
     assert "latency" not in there
-    other = findings(changed(exported, tmp_path, for_aarch64(exported)), capsys, "--device", board)
+    aarch64 = changed(exported, tmp_path / "aarch64", for_aarch64(exported))
+    other = findings(aarch64, capsys, "--device", board)
     assert "model.so is for aarch64, ssh:pi@board is " in other["library"]["now"]
+    source = SIGNATURE + "int trilobit_run(void* x, void* y) { __builtin_trap(); }"
+    newer = changed(exported, tmp_path / "newer", compiled(source, tmp_path))
+    assert (
+        "instructions that the processor lacks"
+        in findings(newer, capsys, "--device", board)["library"]["now"]
+    )
     damaged = changed(exported, tmp_path / "damaged", (exported / "model.so").read_bytes()[:4000])
     assert main(["verify", str(damaged), "--run-library", "--device", board]) == 2
     assert "library was for " in capsys.readouterr().err

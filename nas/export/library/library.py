@@ -59,7 +59,7 @@ def stopped(path: Path, error: Exception) -> TrilobitError:
     """Return what to say of a library that gave no answer in a process of its own."""
     if isinstance(error, ConfinedError) and error.ended_by == signal.SIGILL:
         return OtherProcessorError(
-            f"{path.name} uses instructions that this processor lacks: export one for it"
+            f"{path.name} uses instructions that the processor lacks: export one for it"
         )
     return TrilobitError(f"{path}: does not run ({error}); export it again")
 
