@@ -162,13 +162,10 @@ def test_without_a_teacher_it_says_how_to_get_one(tmp_path: Path, capsys: pytest
 
 
 def test_a_damaged_file_of_losses_is_named(
-    finished: tuple[Path, dict[str, Any], str],
-    teacher: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished[0], tmp_path / "design")
     path = tmp_path / "design" / "blocks" / "s0-fused.json"
+    path.parent.mkdir(parents=True)
     path.write_text("{")
     assert main(words(teacher, tmp_path / "design")) == 2
     assert f"{path}: not whole JSON" in capsys.readouterr().err

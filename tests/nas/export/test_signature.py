@@ -57,6 +57,7 @@ def verify(folder: Path, *words: str) -> int:
     return main(["verify", str(folder), "--no-latency", *words])
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_signature_says_whose_it_is(
     exported: Path, keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_key_that_cannot_verify_is_refused(
     assert str(keys / key) in line
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_without_the_package_it_is_said_how_to_get_it(
     exported: Path, keys: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
