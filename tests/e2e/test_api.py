@@ -72,6 +72,7 @@ def test_networks_are_chosen_by_limits(finished_run: Path) -> None:
         front.best(speed=1.0)
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_network_is_saved_whether_or_not_the_run_has_exported_it(own_run: Path, tmp_path: Path) -> None:
     front = nas.load(own_run).front
     exported = {network.id for network in nas.load(own_run).exported}
@@ -91,6 +92,7 @@ def test_a_network_is_saved_whether_or_not_the_run_has_exported_it(own_run: Path
         nas.Network(there.entry, tmp_path / "front.json").save(tmp_path / "x.onnx")
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_exports_are_verified_and_timed(own_run: Path, tmp_path: Path) -> None:
     front = nas.load(own_run).front
     exported = nas.export(front, pick="knee", folder=tmp_path / "out", config={"dynamic_batch": True})
