@@ -11,6 +11,8 @@ from onnx import TensorProto, helper
 from hw_profiles.graph.formats import QuantParams
 from supernet.formats.onnx_weights import OnnxType
 
+ABOVE_ONE = float(np.nextafter(np.float32(1), np.float32(2)))
+
 
 class GraphWriter:
     """What `supernet.formats.onnx_weights.OnnxWriter` is, for a graph of onnx_ir.
@@ -66,13 +68,17 @@ class GraphWriter:
     def stored(self, params: QuantParams, channels: int = 0, *, real: bool = False) -> list[str]:
         """Return scale and zero point of a tensor, repeated for so many channels where there are any.
 
+        A scale of 1 is written as the next number: OpenVINO leaves a product with 1 out before it looks for
+        codes behind a transposition, and a network that reads raw pixels begins with real numbers then.
+
         Args:
             real: whether the zero point is a real number as well.
         """
+        scale = ABOVE_ONE if params.scale == 1.0 else params.scale
         kinds = ("FLOAT", "FLOAT" if real else "UINT8")
         return [
             self._repeated(value, kind, channels)
-            for value, kind in zip((params.scale, params.zero_point), kinds, strict=True)
+            for value, kind in zip((scale, params.zero_point), kinds, strict=True)
         ]
 
     def rename(self, value: ir.Value, name: str) -> None:

@@ -50,3 +50,17 @@ def test_alone_it_is_computed_in_real_numbers() -> None:
     shortcut = unit_formats(model, OpenVinoRuntime())[strided(model)]
     assert "int8" not in shortcut.allowed
     assert "runs it in real numbers" in shortcut.refused["int8"]
+
+
+def test_a_network_that_reads_raw_pixels_channels_last_begins_with_codes() -> None:
+    """Their scale is 1, which OpenVINO would leave out, and the codes with it."""
+    net, shape = Net(), (1, 16, 16, 3)
+    x = net.op("Relu", net.conv(net.op("Transpose", "image", perm=[0, 3, 1, 2]), 3, 16))
+    content = net.finish({"image": shape}, {str(net.conv(x, 16, 8, 1)): (1, 8, 16, 16)})
+    model = import_onnx(content, shapes={"image": shape})
+    pixels = np.linspace(0, 255, 16 * 16 * 3).round().astype(np.float32).reshape(shape)
+    numbers = quantized(model, {"image": pixels}, ("int8",))
+    assert 1.0 in [params.scale for params in numbers.tensors.values()]
+    policy = {unit.name: "int8" for unit in model.units if unit.weighted}
+    kernels = OpenVinoRuntime().compile(Artifact(rewrite_once(numbers, policy))).kernels()
+    assert (kernels["Convolution_I8"], kernels["Convolution_f32"]) == (2, 0)
