@@ -229,7 +229,7 @@ class Front:
     @property
     def always_measured(self) -> tuple[str, ...]:
         """Names of the objectives that every network has measured values of; time too, unless none has."""
-        entries = (*self.candidates, *self.evaluated)
+        entries = (*self.candidates, *self.evaluated, *filter(None, [self.reference]))
         timed = any(LATENCY in entry.measured for entry in entries)
         return (self.metric, *(cost for cost in COSTS if timed or cost != LATENCY))
 

@@ -315,6 +315,26 @@ def test_a_gate_of_codes_is_that_of_onnx_runtime(last: int, files: Any) -> None:
     assert np.abs(ours - theirs).max() <= REAL * np.abs(theirs).max()
 
 
+@pytest.mark.parametrize(("files", "kernel"), [("fast", "MEAN_INT8"), ("lean", "DEPTHWISE_CONV_2D_INT8")])
+def test_a_window_over_the_whole_map_is_a_mean(files: Any, kernel: str) -> None:
+    """Other exporters write global pooling so, and a convolution of 64 taps takes several times as long."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["codes"]),
+        helper.make_node("DequantizeLinear", ["codes", "s", "z"], ["real"]),
+        helper.make_node("AveragePool", ["real"], ["pooled"], kernel_shape=[8, 8]),
+        helper.make_node("QuantizeLinear", ["pooled", "t", "z"], ["given"]),
+        helper.make_node("DequantizeLinear", ["given", "t", "z"], ["y"]),
+    ]
+    stored = {"s": np.float32(0.03), "t": np.float32(0.004), "z": np.uint8(100)}
+    shape = (1, 6, 8, 8)
+    model = model_of(nodes, {"x": shape}, {"y": TensorProto.FLOAT}, stored)
+    executable = LitertRuntime(LitertOptions(files=files)).compile(Artifact(model))
+    assert executable.kernels()[kernel] == 1
+    feed = {"x": rng_array(*shape)}
+    [ours], [theirs] = executable.run(feed).values(), open_file(model).run(feed).values()
+    assert np.abs(ours - theirs).max() <= REAL * np.abs(theirs).max()
+
+
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[Layer, int]:
     """One convolution on codes, of any geometry that the table of operations has."""
