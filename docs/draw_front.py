@@ -21,6 +21,7 @@ from ruler_trained import ALONE, ORT_FRONT, REFERENCE, TVM_FRONT  # noqa: E402
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 880, 500, 64, 36, 24, 92
 INK, GRID = "#1b2733", "#e6eaef"
 LETTER, LINE = 7.2, 15  # pixels of a letter's width and of a line's height, at 12 pixels
+GAP = 28  # of the legend: a mark, and what is between two entries
 RULERS = "published"
 FRONTS = (ORT_FRONT, TVM_FRONT)
 
@@ -226,11 +227,13 @@ def _shape(style: Style, x: float, y: float) -> str:
 
 
 def _legend(marks: Sequence[Mark]) -> Iterator[str]:
-    groups, x = {mark.group for mark in marks}, LEFT + 8.0
-    for group, style in STYLES.items():
-        if group in groups:
-            yield f'{_shape(style, x, 16)}<text x="{x + 10:.1f}" y="20">{style.words}</text>'
-            x += 36 + LETTER * len(style.words)
+    groups = {mark.group for mark in marks}
+    shown = [style for group, style in STYLES.items() if group in groups]
+    words = sum(len(style.words) for style in shown)
+    left = min(LEFT + 8.0, WIDTH - LETTER * words - GAP * len(shown))
+    for style in shown:
+        yield f'{_shape(style, left, 16)}<text x="{left + 10:.1f}" y="20">{style.words}</text>'
+        left += GAP + LETTER * len(style.words)
 
 
 def _grid(axes: Axes) -> Iterator[str]:
