@@ -105,7 +105,7 @@ class TunedNetwork:
         seconds: of an inference, measured while the search learned, at the machine's usual speed; not to be
             compared with `latency`.
         memory: counted: bytes that it needs on a microcontroller, `arena` and `flash`; empty where nobody
-            asked.
+            asked, or it does not run there.
     """
 
     id: Identity

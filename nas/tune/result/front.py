@@ -1,11 +1,12 @@
 """The document of a tune, from everything that was measured."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.evaluation.micro import TOO_LARGE
 from nas.run.front_document import Predicted
 from nas.run.tuned_document import (
     Reference,
@@ -110,7 +111,7 @@ def _reference(context: TuneContext, file: ReferenceFile, judged: Judged | None)
         judged.choosing.part(len(parts.choosing)) if judged.choosing.metrics else None,
         judged.judging.part(len(parts.judging)) if judged.judging.metrics else None,
         judged.latency.error or judged.judging.failed or judged.choosing.failed,
-        memory=judged.memory,
+        memory=_fitting(judged.memory),
     )
 
 
@@ -129,7 +130,7 @@ def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row
         judging=judged.judging.part(len(parts.judging)),
         units=_unit_shares(context, outcome.beliefs, genome),
         left=_left_shares(context, outcome.beliefs, genome),
-        memory=judged.memory,
+        memory=_fitting(judged.memory),
     )
 
 
@@ -144,8 +145,13 @@ def _measured(context: TuneContext, outcome: SearchOutcome, row: int) -> TunedNe
         predicted=_predicted(context, outcome, genome),
         choosing=quality.part(len(context.tuning.parts.choosing)),
         seconds=_finite(outcome.known.seconds[row]),
-        memory=quality.memory,
+        memory=_fitting(quality.memory),
     )
+
+
+def _fitting(memory: Mapping[str, float]) -> dict[str, float]:
+    """Return what a file needs on a microcontroller; nothing of one that does not run there."""
+    return {name: value for name, value in memory.items() if value < TOO_LARGE}
 
 
 def _finite(value: float) -> float | None:
