@@ -330,7 +330,7 @@ def test_a_latency_that_cannot_be_measured_here_is_said(
 def test_an_endless_file_is_ended(
     exported: Path, tmp_path: Path, complaint: Complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.verification.file_checks.TRIAL_S", 1.0)
+    monkeypatch.setattr("nas.verification.common_checks.TRIAL_S", 1.0)
     monkeypatch.setattr("nas.serving.bench.START_S", 1.0)
     model = described(endless(), {"trilobit.id": exported.name})
     folder = forged(exported, tmp_path, files={"model.onnx": model})
