@@ -58,9 +58,10 @@ def test_the_load_comes_with_a_finalist_where_it_is_known(
     family: Family, attributes: dict[str, float | None], load: float | None
 ) -> None:
     candidate = family.extremes()["smallest/fp32"]
-    run = SimpleNamespace(task=SimpleNamespace(metrics=(), validation=()), config=RunConfig())
+    task = SimpleNamespace(metrics=(), validation=())
+    run = SimpleNamespace(task=task, config=RunConfig(), timeless=False)
     evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
     known = ({"latency": 1e-4}, {"iqr_s": 1e-6, **attributes})
-    evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates: [known])
+    evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates, on_found: [known])
     [measured] = evaluator.measure([candidate])
     assert (measured.values["latency"], measured.spread["latency"], measured.load) == (1e-4, 1e-6, load)
