@@ -12,12 +12,14 @@ from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.cache import cache_bytes, cached_layer, in_scenario, scenario_workload, with_cache
 from hw_profiles.graph.formats import CACHE_DTYPES, CACHES
 from hw_profiles.graph.layer import parse_key
+from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.scenario import bind, decode, prefill
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Feed, Workload
-from hw_profiles.runtimes.ort.runtime import optimised_ops
+from hw_profiles.runtimes.ort.runtime import expected_kernels, optimised_ops
 from nas.emit.to_onnx import emit, random_network
+from supernet.families.family import load_family
 from tests.contracts.operation_parity import IDS, Arrays, in_file, in_torch
 
 POSITIONS, VOCABULARY = 32, 11
@@ -100,6 +102,21 @@ def test_one_query_reads_codes_as_they_are_and_gives_what_files_of_any_length_gi
     for y, wanted, known in zip(one, open_one, in_torch(bound, feeds), strict=True):
         np.testing.assert_allclose(y, wanted, atol=1e-5)
         np.testing.assert_allclose(y, known, atol=1e-5)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_kernels_of_quantized_decoders_are_those_that_are_expected(cache: str) -> None:
+    """Values that nothing reads but a cache of codes are rounded by the product's own kernel."""
+    family = load_family("text-decoder", in_channels=1, classes=256)
+    space = family.space()
+    genes = np.array([family.extreme("smallest", "int8").genes], np.int16)
+    options = space.choices[space.columns["cache.format"]].options
+    genes[:, space.columns["cache.format"]] = options.index(cache)
+    work = lower(family.workload(space.candidate(space.canonical(genes)[0])))
+    kernels = optimised_ops(emit(random_network(work, rng=np.random.default_rng(0))))
+    expected = expected_kernels(work)
+    assert {name: kernels[name] for name in expected} == dict(expected)
+    assert (expected["QLinearMatMul"] > 0) == (cache == "int8")
 
 
 def test_files_call_their_inputs_and_outputs_as_those_of_others() -> None:

@@ -377,7 +377,7 @@ def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.C
     assert one["calls"] > 0
     assert one["counted"] == "images"
     assert one["rate_per_s"] < 2 / min(times)
-    assert 0.05 <= one["calls"] / one["rate_per_s"] < 60  # the time of all calls
+    assert 0.01 < one["calls"] / one["rate_per_s"] < 60  # all calls: the seconds asked for, less what asking takes
 
 
 @pytest.mark.usefixtures("confined_here")

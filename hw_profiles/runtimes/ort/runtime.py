@@ -67,10 +67,12 @@ INTEGER_KERNELS = {
     "mul": "QLinearMul",
     "avgpool": "QLinearAveragePool",
 }
-INTEGER_OPS = tuple(dict.fromkeys(INTEGER_KERNELS.values()))
+CACHED_PRODUCT = "QLinearMatMul"  # of a matrix product that a cache keeps as codes
+KEYS_AND_VALUES = (1, 2)  # inputs of an attention
+INTEGER_OPS = tuple(dict.fromkeys((*INTEGER_KERNELS.values(), CACHED_PRODUCT)))
 # of layers that imported models have, and no family
 MORE_INTEGER_OPS = (
-    *("QLinearMatMul", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulNBits"),
+    *("DynamicQuantizeMatMul", "MatMulInteger", "MatMulNBits"),
     *("QLinearConcat", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
 )
 _OWN_NAME = re.compile(r"(_token_\d+|_nchwc)+$")  # what ONNX Runtime adds to names of nodes
@@ -213,12 +215,30 @@ def _optimised(model: bytes) -> list[onnx.NodeProto]:
 def expected_kernels(workload: Workload) -> Counter[str]:
     """Return the operators that the graph which is optimised for a CPU must have."""
     counts: Counter[str] = Counter(dict.fromkeys((*INTEGER_OPS, "Conv"), 0))
-    for layer in lower(workload).layers:
+    work = lower(workload)
+    cached = cached_products(work)
+    for position, layer in enumerate(work.layers):
         if layer.kind in INTEGER_KERNELS and computes_in_integers(layer):
-            counts[INTEGER_KERNELS[layer.kind]] += 1
+            counts[CACHED_PRODUCT if position in cached else INTEGER_KERNELS[layer.kind]] += 1
         elif layer.op == "Conv":
             counts["Conv"] += 1
     return counts
+
+
+def cached_products(work: Workload) -> frozenset[int]:
+    """Return the matrix products that nothing reads but an attention which keeps them as codes: ONNX Runtime
+    rounds them in the kernel itself.
+    """
+    readers: dict[int, set[bool]] = {}
+    for layer, sources in zip(work.layers, work.inputs, strict=True):
+        kept = layer.op == "Attention" and is_integer(layer.values.text("cache"))
+        for place, tensor in enumerate(sources):
+            readers.setdefault(tensor, set()).add(kept and place in KEYS_AND_VALUES)
+    return frozenset(
+        work.producers[tensor]
+        for tensor, kinds in readers.items()
+        if tensor >= 0 and kinds == {True} and work.layers[work.producers[tensor]].op == "MatMul"
+    )
 
 
 class OrtRuntime(FileRuntime):
