@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -369,7 +370,9 @@ def test_a_file_that_reads_others_is_refused(exported: Path, tmp_path: Path, com
 
 
 def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = time.perf_counter()
     assert main(["bench", str(exported), "--seconds", "0.05", "--json"]) == 0
+    elapsed_s = time.perf_counter() - start
     [one] = json.loads(capsys.readouterr().out)["settings"]
     times = list(one["percentiles_s"].values())
     assert (one["threads"], one["batch"]) == (1, 1)
@@ -377,7 +380,7 @@ def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.C
     assert one["calls"] > 0
     assert one["counted"] == "images"
     assert one["rate_per_s"] < 2 / min(times)
-    assert 0.01 < one["calls"] / one["rate_per_s"] < 60  # all calls: the seconds asked for, less what asking takes
+    assert 0 < one["calls"] / one["rate_per_s"] < elapsed_s  # what all calls took
 
 
 @pytest.mark.usefixtures("confined_here")

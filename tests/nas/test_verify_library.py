@@ -6,6 +6,7 @@ import _ctypes
 import json
 import shutil
 import subprocess
+import time
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -360,13 +361,15 @@ def test_a_library_that_is_not_listed_is_not_loaded(
 
 
 def test_bench_times_a_library(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = time.perf_counter()
     assert main(["bench", str(exported / "model.so"), "--seconds", "0.05", "--run-library", "--json"]) == 0
+    elapsed_s = time.perf_counter() - start
     [one] = json.loads(capsys.readouterr().out)["settings"]
     times = list(one["percentiles_s"].values())
     assert (one["threads"], one["batch"]) == (1, 1)
     assert times == sorted(times)
     assert one["rate_per_s"] < 2 / min(times)
-    assert 0.05 <= one["calls"] / one["rate_per_s"] < 60  # the time of all calls
+    assert 0 < one["calls"] / one["rate_per_s"] < elapsed_s  # what all calls took
 
 
 @pytest.mark.parametrize("setting", ["--threads", "--batch"])
