@@ -26,7 +26,7 @@ from nas.search.units import show, show_latency
 from nas.verification.common_checks import SLACK, TRIAL_S
 from nas.verification.file_checks import chunks, require_classes
 from nas.verification.finding import Finding, moved
-from nas.verification.places import Here, OnBoard, Place
+from nas.verification.places import HERE, OnBoard, Place
 from supernet.tasks.task import Task
 
 NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
@@ -39,7 +39,7 @@ def check_library(
     *,
     latency: bool,
     allowed: bool,
-    place: Place = Here(),  # noqa: B008  it is frozen
+    place: Place = HERE,
 ) -> Iterator[Finding]:
     """Yield what the library of a network does, where there is one and the processor can run it.
 
@@ -66,23 +66,11 @@ def check_library(
         return
     try:
         place.require(path)
-        yield from _findings(path, record, manifest, data, place, latency=latency)
+        shape = reads.file_shape if isinstance(reads := manifest.input, TextInput) else reads.shape
+        library = LibraryExecutable(path, shape, reads.answer_shape(1, len(manifest.classes))[1:])
+        yield from _of_library(library, record, manifest, data, place, latency=latency)
     except OtherProcessorError as error:
         yield Finding("library", f"for {record.target}", str(error), None)
-
-
-def _findings(
-    path: Path,
-    record: LibraryRecord,
-    manifest: Manifest,
-    data: Task | None,
-    place: Place,
-    *,
-    latency: bool,
-) -> Iterator[Finding]:
-    shape = reads.file_shape if isinstance(reads := manifest.input, TextInput) else reads.shape
-    library = LibraryExecutable(path, shape, reads.answer_shape(1, len(manifest.classes))[1:])
-    yield from _of_library(library, record, manifest, data, place, latency=latency)
 
 
 def check_compiled(

@@ -99,6 +99,9 @@ class Here:
         return answers_there(path, library, library.answers.inputs, library.answers.examples)
 
 
+HERE = Here()
+
+
 @dataclass(frozen=True, eq=False)
 class OnBoard:
     """A board, whose agent runs each library in a process of its own.
@@ -202,4 +205,4 @@ def place_of(device: str) -> Here | OnBoard | None:
     engine = library_engine(device)
     if engine is None:
         return None
-    return Here() if engine.board is None else OnBoard(engine)
+    return HERE if engine.board is None else OnBoard(engine)

@@ -17,7 +17,7 @@ from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from nas.verification.finding import Finding
 from nas.verification.library_checks import NOT_RUN
-from nas.verification.places import Here, OnBoard, Place
+from nas.verification.places import HERE, OnBoard, Place
 from nas.verification.tuned_quality import check_quality
 from supernet.data.samples import Samples
 
@@ -27,7 +27,7 @@ def check_tuned_library(
     manifest: TunedManifest,
     *,
     allowed: bool,
-    place: Place = Here(),  # noqa: B008  it is frozen
+    place: Place = HERE,
     samples: str = "",
     latency: bool = False,
 ) -> Iterator[Finding]:

@@ -4,26 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tomli_w
 
 from nas.cli.main import main
 from nas.export.manifests import read_any
-from tests.e2e.test_tune import CLASSES, SAMPLES, SMALL
-from tests.nas.emit.small_networks import Net
+from tests.e2e.conftest import WriteRun
+from tests.e2e.small_classifier import tune_small
+from tests.e2e.test_tune import CLASSES
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tflite_micro")
 pytestmark = pytest.mark.slow
-
-LITTLE = {  # as little as a run can do and still do everything
-    "data": {"source": "digits"},
-    "train": {"epochs": 1, "batch_size": 128, "random_subnets": 1},
-    "sample": {"fp32": 5, "quantized": 5},
-    "fit": {"predictor": "ridge"},
-    "search": {"rounds": 1, "budget": 200, "batch": 100, "finalists": 2},
-}
 
 
 def answer(capsys: Any, *words: Any) -> dict[str, Any]:
@@ -35,19 +26,9 @@ def answer(capsys: Any, *words: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tune of a small classifier."""
-    folder, net, rng = tmp_path_factory.mktemp("micro"), Net(1), np.random.default_rng(0)
-    x = net.relu6(net.conv("image", 3, 8))
-    y = net.relu6(net.conv(x, 8, 16, strides=[2, 2]))
-    pooled = net.op("ReduceMean", y, net.constant(np.array([2, 3])), keepdims=0)
-    scores = net.op("Softmax", net.linear(pooled, 16, CLASSES))
-    model, data, config = (folder / name for name in ("net.onnx", "images.npz", "small.toml"))
-    model.write_bytes(net.finish({"image": (1, 3, 12, 12)}, {scores: (1, CLASSES)}))
-    images = rng.normal(rng.normal(0, 2, (SAMPLES, 3, 1, 1)), 1, (SAMPLES, 3, 12, 12))
-    np.savez(data, image=images.astype(np.float32))
-    config.write_text(tomli_w.dumps({**SMALL, "model": {}}))
-    words = ["tune", str(model), "--data", str(data), "-o", str(folder / "tuned"), "--config", str(config)]
-    assert main([*words, "--device", "tflite-micro", "--formats", "int8", "--max-arena", "90%"]) == 0
-    return folder / "tuned"
+    folder = tmp_path_factory.mktemp("micro")
+    words = ("--device", "tflite-micro", "--formats", "int8", "--max-arena", "90%")
+    return tune_small(folder, *words, image=(1, 3, 12, 12), scores=(1, CLASSES))
 
 
 def test_a_tune_weighs_memory_and_its_files_are_what_was_counted(tuned: Path, capsys: Any) -> None:
@@ -78,9 +59,8 @@ def test_what_has_no_times_is_not_timed(tuned: Path, tmp_path: Path, capsys: Any
     assert "--objective accuracy,arena,flash" in capsys.readouterr().err
 
 
-def test_a_run_ends_without_times(tmp_path: Path, capsys: Any) -> None:
-    config, folder = tmp_path / "little.toml", tmp_path / "run"
-    config.write_text(tomli_w.dumps(LITTLE))
+def test_a_run_ends_without_times(tmp_path: Path, small_run: WriteRun, capsys: Any) -> None:
+    config, folder = small_run(tmp_path / "little.toml", data={"source": "digits"}), tmp_path / "run"
     words = (config, "--device", "tflite-micro", "--objective", "accuracy,arena,flash", "-o", folder)
     [network, *_] = answer(capsys, "run", *words)["exported"]
     assert network["latency_s"] is None

@@ -1,16 +1,11 @@
-"""What devices have in common on which nothing runs."""
+"""What devices have in common that time nothing."""
 
 from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.in_context import Probe, alone
 
 
-class UntimedDevice:
-    """A device whose figures are looked up or computed: layers stand by themselves, and nothing is timed."""
-
-    @property
-    def runtime(self) -> None:
-        """Nothing is executed."""
-        return None
+class NeverTimed:
+    """A device on which nothing is timed: layers stand by themselves."""
 
     @property
     def timed(self) -> bool:
@@ -25,3 +20,12 @@ class UntimedDevice:
     def probe(self, layer: Layer) -> Probe:
         """Return the layer by itself: no neighbour changes its figures."""
         return alone(layer)
+
+
+class UntimedDevice(NeverTimed):
+    """A device whose figures are looked up or computed, and on which nothing runs."""
+
+    @property
+    def runtime(self) -> None:
+        """Nothing is executed."""
+        return None

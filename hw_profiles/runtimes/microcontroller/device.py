@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hw_profiles.graph.layer import Layer
-from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.analytical.untimed import NeverTimed
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.microcontroller.runtime import NO_TIMES, MicroRuntime
@@ -13,7 +13,7 @@ from hw_profiles.runtimes.runtime import Artifact, Job
 
 
 @dataclass(frozen=True)
-class MicroDevice:
+class MicroDevice(NeverTimed):
     """A microcontroller.
 
     Attributes:
@@ -42,20 +42,6 @@ class MicroDevice:
         if self.times is None or not self.runtime.supports(layer):
             return self.runtime.why_not(layer)
         return self.times.why_not(layer)
-
-    def probe(self, layer: Layer) -> Probe:
-        """Return the layer by itself: no neighbour changes its figures."""
-        return alone(layer)
-
-    @property
-    def timed(self) -> bool:
-        """Nothing is, here."""
-        return False
-
-    @property
-    def parallel(self) -> int:
-        """One at a time."""
-        return 1
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         """Look up what networks take; without times return why there is none, or why it does not run."""
