@@ -226,7 +226,7 @@ RUN_GROUPS: Sequence[Group] = (
                 "--finetune",
                 "export.finetune",
                 "EPOCHS",
-                "train each network on, in its formats, before it is exported; kept where that helps",
+                "train each network on before it is exported; kept where that helps",
             ),
             Flag("--sign", "export.sign", "KEYFILE", "sign manifests with this ed25519 key (PEM)"),
         ),

@@ -31,9 +31,32 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Course:
+    """How a network was fine-tuned.
+
+    Attributes:
+        learning_rate: peak of `optimiser`.
+        rounded: whether it learned with everything rounded as its formats say; else in real numbers.
+    """
+
+    optimiser: str
+    learning_rate: float
+    rounded: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A fine-tuned network, as it may be exported."""
+
+    network: QuantizedGraph
+    course: Course
+
+
+@dataclass(frozen=True)
 class Tuning:
     """What fine-tuning did to a network. The test part is reported and decides nothing."""
 
+    course: Course
     before: Accuracy
     after: Accuracy
     metric: Metric = ACCURACY
@@ -117,7 +140,7 @@ def original_outputs(builder: NetworkBuilder) -> Outputs:
 
 
 def build(
-    builder: NetworkBuilder, context: ExportContext, tuned: QuantizedGraph | None, original: Outputs
+    builder: NetworkBuilder, context: ExportContext, tuned: Tuned | None, original: Outputs
 ) -> Exported:
     """Build the file of a network, with the supernet's weights, or its own where tuning them helped.
 
@@ -131,8 +154,8 @@ def build(
     version = _own_version(builder, context, original)
     tuning = None
     if tuned is not None:
-        changed = _tuned_version(builder, tuned, original)
-        tuning = Tuning(version.accuracy, changed.accuracy, main_metric(run.task))
+        changed = _tuned_version(builder, tuned.network, original)
+        tuning = Tuning(tuned.course, version.accuracy, changed.accuracy, main_metric(run.task))
         version = changed if tuning.kept else version
     network = version.network
     # resized pixels are rounded, the simulation's are not

@@ -79,7 +79,9 @@ def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
         return None
     return {
         "epochs": run.config.export.finetune,
-        "learning_rate": run.config.export.finetune_learning_rate,
+        "optimiser": tuning.course.optimiser,
+        "learning_rate": tuning.course.learning_rate,
+        "rounded": tuning.course.rounded,
         "kept": tuning.kept,
         "before": _by_part(tuning.before),
         "after": _by_part(tuning.after),

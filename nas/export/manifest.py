@@ -128,7 +128,10 @@ class Finetuning:
 
     Attributes:
         epochs: passes over the training images.
-        learning_rate: at the start.
+        optimiser: that changed its weights.
+        learning_rate: its peak.
+        rounded: whether it learned with everything rounded as its formats say; else it learned in real
+            numbers and was calibrated afterwards. None in manifests of earlier versions.
         before, after: the main metric of both files, by part of the data.
         kept: whether the new weights are those of the file.
     """
@@ -136,6 +139,8 @@ class Finetuning:
     epochs: Count
     kept: bool
     learning_rate: float | None = None
+    optimiser: str = ""
+    rounded: bool | None = None
     before: Mapping[str, NotNegative] = field(default_factory=dict)
     after: Mapping[str, NotNegative] = field(default_factory=dict)
 

@@ -294,8 +294,10 @@ class ExportSection:
         exits: whether to write a file of all decoders that a network begins with, too.
         integer_only: whether the library is the network in integers only, whatever its formats: weights and
             what is multiplied in 8 bits, residual streams in 16; without a target it is for this machine.
-        finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
-        finetune_learning_rate: peak of that.
+        finetune: epochs that each is fine-tuned for; 0 ships the supernet's weights. Networks of 8 bits and
+            more learn in real numbers by the recipe of the supernet, others quantization-aware by Adam.
+        finetune_rate_share: of those in real numbers: peak learning rates, as a share of the recipe's.
+        finetune_learning_rate: of the others: peak of Adam.
         sign: PEM file of the ed25519 key that manifests are signed with; empty for none.
     """
 
@@ -308,6 +310,7 @@ class ExportSection:
     exits: bool = False
     integer_only: bool = False
     finetune: Annotated[int, Range(0, 10_000)] = 0
+    finetune_rate_share: Annotated[float, Range(0, 100, above=True)] = 0.5
     finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
     sign: str = ""
 

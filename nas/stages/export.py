@@ -15,7 +15,7 @@ from hw_profiles.graph.workload import Workload
 from nas.checks.check import DisagreementError
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import DeviceEvaluator
-from nas.export.build import Exported, Tuning, build, original_outputs, require_exportable
+from nas.export.build import Exported, Tuned, Tuning, build, original_outputs, require_exportable
 from nas.export.claims import exported_files
 from nas.export.context import ExportContext
 from nas.export.library.target import library_target
@@ -29,7 +29,6 @@ from nas.run.progress import tell_of_waiting
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.stages.finetune import finetuned
-from supernet.graph.quantized_graph import QuantizedGraph
 
 SHOWN = 5  # names in a line
 
@@ -100,7 +99,7 @@ def _require_integer_only(name: str, work: Workload) -> None:
 def _build_all(
     builder: NetworkBuilder,
     contexts: Sequence[ExportContext],
-    tuned: Mapping[str, QuantizedGraph],
+    tuned: Mapping[str, Tuned],
     reporter: Reporter,
 ) -> list[Exported]:
     """Return the networks whose files do what the simulation does; say of the others why they are left out.

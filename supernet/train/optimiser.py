@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from supernet.derive.network import ElasticNet
-from supernet.layers.elastic import ElasticConvNorm
+from supernet.graph.subnet import Subnet
+from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.train.config import TrainConfig
 
 
@@ -52,13 +53,22 @@ def make_optimisation(net: nn.Module, config: TrainConfig) -> Optimisation:
 
 def dense_filters(net: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the filters of convolutions over all channels that a batch norm follows, but for the one that
-    reads the image.
+    reads the image, of a supernet or of a network by itself.
     """
-    assert isinstance(net, ElasticNet)
-    stem = net.get_submodule(net.ends[0])
+    stem = _stem(net)
     for module in net.modules():
         if isinstance(module, ElasticConvNorm) and not module.depthwise and module is not stem:
             yield module.weight
+        if isinstance(module, ConvNorm) and module.conv.groups == 1 and module is not stem:
+            yield module.conv.get_parameter("weight")
+
+
+def _stem(net: nn.Module) -> nn.Module:
+    """Return the layer that reads the image, or the first that has stored numbers."""
+    if isinstance(net, ElasticNet):
+        return net.get_submodule(net.ends[0])
+    [subnet] = (module for module in net.modules() if isinstance(module, Subnet))
+    return next(iter(subnet.layers.values()))
 
 
 def _groups(

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.host import cpu_model, instruction_set
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.host import cpu_flags, cpu_model, instruction_set
 from supernet.train.config import TrainConfig
 from supernet.train.parallel import World
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BF16 = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply it
+_DENSE = 0.98  # share of a network's multiply-adds that depthwise convolutions leave, at least, for it to pay
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,14 @@ def choose_placement(config: TrainConfig, world: World) -> Placement:
     automatic = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     dtype = automatic if config.amp == "auto" else _TYPES.get(config.amp)
     return Placement(torch.device("cuda", world.local_rank), dtype)
+
+
+def prefers_bf16(workload: Workload) -> bool:
+    """Return whether this processor multiplies bf16 and nearly all that a network multiplies are dense
+    products: depthwise convolutions take twice as long in bf16 as in fp32.
+    """
+    depthwise = sum(macs(layer) for layer in workload.layers if layer.depthwise)
+    return bool(_BF16 & cpu_flags()) and depthwise <= (1 - _DENSE) * sum(map(macs, workload.layers))
 
 
 def machine_of(placement: Placement, threads: int) -> dict[str, Any]:

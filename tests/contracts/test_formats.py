@@ -46,7 +46,7 @@ from supernet.ptq.calibrate import observe, quantize
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import new_quantizers
 from supernet.registry import FORMATS
-from supernet.train.finetune import structure_of
+from supernet.train.student import structure_of
 from tests.contracts.plugin_formats import ENTRY_POINTS, UNCOMPUTED
 from tests.published_data import DataFile
 

@@ -18,6 +18,7 @@ from nas.export.manifest import SCHEMA
 from nas.report.run_files import read_run
 from nas.run.run import Run, find_run
 from supernet.space.space import Candidate
+from supernet.train.config import TrainConfig
 
 CLASSES = tuple("abcdefghij")
 CONFIG = """
@@ -93,7 +94,8 @@ def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]],
     data = find_run(exported).images
     for manifest in manifests.values():
         tuning, accuracy = manifest["finetuning"], manifest["accuracy"]
-        assert (tuning["epochs"], tuning["learning_rate"]) == (1, 5e-4)
+        assert (tuning["epochs"], tuning["rounded"]) == (1, False)
+        assert (tuning["optimiser"], tuning["learning_rate"]) == ("adamw", 0.5 * TrainConfig().learning_rate)
         model = (exported / "export" / manifest["id"] / "model.onnx").read_bytes()
         assert hashlib.sha256(model).hexdigest() == manifest["files"]["model.onnx"]["sha256"]
         assert accuracy["test"] == file_metric(model, data.test, data)

@@ -12,12 +12,13 @@ from hw_profiles.errors import TrilobitError
 from nas.checks.parity import check_parity
 from nas.emit.to_onnx import emit
 from supernet.data.images import Images
-from supernet.families.family import Family
+from supernet.families.family import Family, load_family
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
+from supernet.train import placement
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.finetune import (
     FineTuning,
@@ -30,6 +31,7 @@ from supernet.train.finetune import (
 )
 from supernet.train.loop import TrainConfig, load_supernet, train
 from supernet.train.quantized import first_quantizers
+from supernet.train.student import Student
 
 RECIPE = TrainConfig(epochs=4, batch_size=32, random_subnets=0, pad=1)
 CONFIG = FineTuning(epochs=2, learning_rate=2e-3, checkpoint_s=0.0)
@@ -46,7 +48,7 @@ def family() -> Family:
         head_width=32,
         in_channels=1,
         classes=10,
-        formats=("fp32", "int4"),
+        formats=("fp32", "int4", "int8"),
         stem_stride=1,
     )
 
@@ -72,7 +74,7 @@ def context(
 
 
 def candidate_of(family: Family, kind: str) -> Candidate:
-    """The smallest architecture in fp32, in int4, or in both in turn."""
+    """The smallest architecture in one format, or in fp32 and int4 in turn."""
     corners = family.extremes()
     if kind != "mixed":
         return corners[f"smallest/{kind}"]
@@ -89,7 +91,7 @@ def short(context: FineTuningContext, images: int = 96) -> FineTuningContext:
     return replace(context, batches=replace(context.batches, task=few))
 
 
-@pytest.mark.parametrize("kind", ["mixed", "fp32"])
+@pytest.mark.parametrize("kind", ["mixed", "fp32", "int8"])
 @pytest.mark.slow
 def test_it_gets_better_and_its_file_does_the_same(
     family: Family, data: ImageClassification, context: FineTuningContext, tmp_path: Path, kind: str
@@ -108,12 +110,62 @@ def test_it_gets_better_and_its_file_does_the_same(
     check_parity(model, tuned, data.validation, data)
 
 
-def test_what_is_floating_point_has_no_scales(family: Family, context: FineTuningContext) -> None:
-    def scales(kind: str) -> int:
-        return len(list(context.student(candidate_of(family, kind)).quantizers.parameters()))
+def scales(student: Student) -> list[torch.Tensor]:
+    """Logarithms of the scales that it learns with."""
+    return [] if student.quantizers is None else list(student.quantizers.parameters())
 
-    assert scales("fp32") == 0
-    assert 0 < scales("mixed") < scales("int4")
+
+def test_only_narrow_formats_learn_with_scales(family: Family, context: FineTuningContext) -> None:
+    counts = {
+        kind: len(scales(context.student(candidate_of(family, kind))))
+        for kind in ("fp32", "int8", "mixed", "int4")
+    }
+    assert counts["fp32"] == counts["int8"] == 0
+    assert 0 < counts["mixed"] < counts["int4"]
+
+
+def test_real_numbers_learn_by_the_recipe_at_a_part_of_its_rates(
+    family: Family, context: FineTuningContext
+) -> None:
+    muon = replace(RECIPE, optimiser="muon", learning_rate=0.1, rest_rate=0.2, amp="off")
+    knowing = replace(context, batches=replace(context.batches, config=muon))
+    real, rounded = (knowing.settings(knowing.student(candidate_of(family, k))) for k in ("int8", "int4"))
+    assert (real.optimiser, real.learning_rate, real.rest_rate) == ("muon", 0.05, 0.1)
+    assert (rounded.optimiser, rounded.learning_rate) == ("adamw", CONFIG.learning_rate)
+
+
+@pytest.mark.parametrize(("flags", "dense"), [({"amx_bf16"}, "bf16"), ({"avx2"}, "off")])
+def test_bf16_is_for_dense_products_on_processors_that_multiply_it(
+    monkeypatch: pytest.MonkeyPatch, context: FineTuningContext, flags: set[str], dense: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(placement, "cpu_flags", lambda: flags)
+    numbers = {}
+    for name in ("cifar-fused", "cifar-mbconv"):
+        space = load_family(name, in_channels=3, classes=10)
+        numbers[name] = CONFIG.in_real_numbers(RECIPE, space.workload(space.extreme("smallest"))).amp
+    assert numbers == {"cifar-fused": dense, "cifar-mbconv": "off"}
+    asked = replace(RECIPE, amp="off")
+    assert CONFIG.in_real_numbers(asked, space.workload(space.extreme("smallest"))).amp == "off"
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "sgd"])
+def test_every_optimiser_trains_a_network_by_itself(
+    family: Family, context: FineTuningContext, tmp_path: Path, optimiser: str
+) -> None:
+    recipe = replace(RECIPE, optimiser=optimiser, learning_rate=0.05, rest_rate=0.05, bias_factor=2.0)
+    few = short(context)
+    few = replace(few, batches=replace(few.batches, config=recipe))
+    student = few.student(candidate_of(family, "int8"))
+    losses = [progress.loss for progress in finetune(few, student, tmp_path / "tuned.pt")]
+    assert losses[-1] < losses[0]
+
+
+def test_scales_of_the_supernet_are_learned_on_whatever_the_format(
+    family: Family, data: ImageClassification, context: FineTuningContext
+) -> None:
+    knowing = replace(context, learned=first_quantizers(family, context.net, data, images=64, seed=0))
+    assert scales(knowing.student(candidate_of(family, "int8")))
 
 
 def test_the_supernet_is_only_read(family: Family, context: FineTuningContext, tmp_path: Path) -> None:
@@ -134,6 +186,7 @@ def test_learned_scales_of_the_supernet_are_where_it_starts(
     before = {name: tensor.clone() for name, tensor in learned.state_dict().items()}
     knowing = replace(short(context), learned=learned)
     student = knowing.student(candidate_of(family, "int4"))
+    assert student.quantizers is not None
     assert all(torch.equal(before[name], t) for name, t in student.quantizers.state_dict().items())
     list(finetune(knowing, student, tmp_path / "tuned.pt"))
     assert not all(torch.equal(before[name], t) for name, t in student.quantizers.state_dict().items())
@@ -142,19 +195,19 @@ def test_learned_scales_of_the_supernet_are_where_it_starts(
     check_parity(emit(tuned, batch=1), tuned, data.validation, data)
 
 
+@pytest.mark.parametrize("kind", ["mixed", "int8"])
 def test_resumed_it_ends_with_the_same_numbers(
-    family: Family, context: FineTuningContext, tmp_path: Path
+    family: Family, context: FineTuningContext, tmp_path: Path, kind: str
 ) -> None:
-    candidate, few = candidate_of(family, "mixed"), short(context)
+    candidate, few = candidate_of(family, kind), short(context)
     whole, resumed = few.student(candidate), few.student(candidate)
     steps = list(finetune(few, whole, tmp_path / "whole.pt"))
     list(islice(finetune(few, few.student(candidate), tmp_path / "resumed.pt"), 4))  # killed after four steps
     assert steps_left(few, few.student(candidate), tmp_path / "resumed.pt") == 2
     rest = list(finetune(few, resumed, tmp_path / "resumed.pt"))
     assert [one.loss for one in rest] == [one.loss for one in steps[4:]]
-    for found, expected in ((resumed.subnet, whole.subnet), (resumed.quantizers, whole.quantizers)):
-        for name, tensor in expected.state_dict().items():
-            assert torch.equal(found.state_dict()[name], tensor), name
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
 def test_what_is_done_is_not_done_again(family: Family, context: FineTuningContext, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from supernet.graph.simulate import simulate
 from supernet.ptq.calibrate import observe, quantize
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import new_quantizers
-from supernet.train.finetune import structure_of
+from supernet.train.student import structure_of
 from tests.supernet.families.tokens import tiny_text, tiny_texts
 
 BOTH = pytest.mark.parametrize("make", [tiny_text, tiny_texts])
