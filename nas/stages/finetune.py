@@ -25,13 +25,17 @@ from supernet.train.finetune import (
     FineTuningContext,
     finetune,
     prepare_finetuning,
+    seconds_for_answers,
     seconds_per_step,
     steps_left,
     tuned_network,
+    with_answers,
 )
 from supernet.train.initial import weights_path
 from supernet.train.malloc import keep_freed_memory
 from supernet.train.student import is_narrow
+
+TEACHER = "teacher.pt"  # its answers, among the networks
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,14 @@ def finetuned(
         tuning.steps * seconds_per_step(context, tuning.candidate) for tuning in pending if tuning.steps
     )
     total = sum(tuning.steps for tuning in pending)
+    seconds += seconds_for_answers(context) if total else 0.0
     reporter.say(
         f"fine-tuning {len(pending)} networks, {epochs} epochs each: about {seconds / 60:.1f} min"
         if total
         else f"fine-tuning: {len(pending)} networks, already there"
     )
+    if total:
+        context = _answered(run, context, reporter)
     networks, done = dict[str, Tuned](), 0
     with progress_bar(reporter, "finetune", total) as update:
         for tuning in pending:
@@ -107,6 +114,12 @@ def finetuned(
     return networks
 
 
+def _answered(run: Run, context: FineTuningContext, reporter: Reporter) -> FineTuningContext:
+    """Return the context with what the teacher says of all examples, where that can be kept."""
+    with progress_bar(reporter, "teacher", len(run.task.train)) as update:
+        return with_answers(context, run.folder / "finetune" / TEACHER, update)
+
+
 def _pending(run: Run, context: FineTuningContext, candidate: Candidate) -> Pending:
     path = run.folder / "finetune" / f"{candidate.id}.pt"
     return Pending(candidate, path, steps_left(context, context.student(candidate), path))
@@ -120,7 +133,7 @@ def finetune_seconds(run: Run) -> float:
     number_format = _slowest_format(run.family)
     ends = [run.family.extreme("largest", number_format), run.family.extreme("smallest", number_format)]
     step = float(np.mean([seconds_per_step(context, candidate) for candidate in ends]))
-    return step * context.steps * run.config.export.count
+    return step * context.steps * run.config.export.count + seconds_for_answers(context)
 
 
 def _slowest_format(family: Family) -> str:

@@ -4,14 +4,15 @@ A network of formats that calibration suffices for, those of 8 bits and more, le
 supernet's own recipe at a part of its rates, and is rounded afterwards. One with a narrower format, or of a
 supernet with learned scales, learns quantization-aware: what runs in training is what the file will do, see
 `supernet.graph.executor`. Either learns from the labels and, as much, from the largest network of the
-supernet. Everything random in step k comes from (seed, k): killed and resumed, it ends with the same weights.
+supernet, which is asked once about each example. Everything random in step k comes from (seed, k): killed and
+resumed, it ends with the same weights.
 """
 
 import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,9 +38,10 @@ from supernet.train.parallel import World
 from supernet.train.placement import choose_placement, prefers_bf16
 from supernet.train.schedule import warmed
 from supernet.train.student import Student, make_student
-from supernet.train.teacher import Teacher, largest_network
+from supernet.train.teacher import Teacher, answers_to, can_store, largest_network
 
 LAST_EXAMPLES = 2_048  # that the batch-norm statistics and ranges of the result come from
+ANSWERED = 256  # examples that the teacher is asked about at a time
 TIMED_STEPS = 2
 # of the recipe, what decides the examples that are seen
 SEEN = ("batch_size", "smoothing", "pad", "flip", "alternate", "cutout", "mixup", "randaugment")
@@ -103,6 +105,8 @@ class FineTuningContext:
     Attributes:
         net: the trained supernet, only read.
         batches: by the recipe of the supernet.
+        answers: (n, classes) what the teacher says of each training example, see `with_answers`; None where
+            it is asked in every step.
         learned: its learned scales; None where it has none.
         sums: of the device that networks are rounded for.
     """
@@ -114,6 +118,7 @@ class FineTuningContext:
     config: FineTuning
     learned: LearnedQuantizers | None = None
     sums: IntegerSums = IntegerSums.EXACT
+    answers: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -135,6 +140,11 @@ class FineTuningContext:
             sums=self.sums,
         )
         return student.to(self.batches.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    @property
+    def of_the_teacher(self) -> TrainConfig:
+        """What of the recipe holds for the teacher's answers."""
+        return self.config.in_real_numbers(self.batches.config, self.teacher.network.workload)
 
     def settings(self, student: Student) -> TrainConfig:
         """Return what of the recipe holds for its steps, at its rates."""
@@ -167,6 +177,40 @@ def prepare_finetuning(
     return FineTuningContext(
         family, net, batches, largest_network(net, family, batches), config, learned, sums
     )
+
+
+def with_answers(
+    context: FineTuningContext, path: Path, update: Callable[[float, str], None] = lambda done, note: None
+) -> FineTuningContext:
+    """Return the context with the teacher's answers to all training examples, from `path` or left there,
+    where they can be kept at all.
+
+    Args:
+        update: told how many examples are done, and an empty note.
+
+    Raises:
+        TrilobitError: the file there is damaged, or of another space.
+    """
+    if not can_store(context.batches):
+        return context
+    settings, batches = context.of_the_teacher, context.batches
+    identity = {
+        "space": context.family.space().fingerprint,
+        "data": batches.task.fingerprint,
+        "teacher": _digest(context.teacher.network),
+        "mirrored": settings.flip,
+        "amp": settings.amp,
+    }
+    state = _matching(path, identity) if path.exists() else None
+    if state is None:
+        train, parts = batches.task.train, list[Tensor]()
+        for begin in range(0, len(train), ANSWERED):
+            with choose_placement(settings, batches.world).autocast():
+                parts.append(answers_to(context.teacher, batches, train[begin : begin + ANSWERED]))
+            update(min(begin + ANSWERED, len(train)), "")
+        state = {**identity, "answers": torch.cat(parts)}
+        save_checkpoint(path, state)
+    return replace(context, answers=state["answers"].to(batches.device))
 
 
 def finetune(context: FineTuningContext, student: Student, path: Path) -> Iterator[Progress]:
@@ -218,10 +262,23 @@ def tuned_network(context: FineTuningContext, student: Student) -> QuantizedGrap
     return student.deployed(_unchanged(context.batches, LAST_EXAMPLES, student.resolution), context.sums)
 
 
+def seconds_for_answers(context: FineTuningContext) -> float:
+    """Return the seconds that `with_answers` takes here, from one batch; 0 where it does nothing."""
+    batches, start = context.batches, time.perf_counter()
+    if not can_store(batches):
+        return 0.0
+    with choose_placement(context.of_the_teacher, batches.world).autocast():
+        count = len(answers_to(context.teacher, batches, batches.task.train[:ANSWERED]))
+    return (time.perf_counter() - start) * len(batches.task.train) / count
+
+
 def seconds_per_step(context: FineTuningContext, candidate: Candidate) -> float:
     """Return the seconds of a step of fine-tuning this network here, from a few steps of a throw-away
     copy.
     """
+    task = context.batches.task
+    if context.answers is None and can_store(context.batches):
+        context = replace(context, answers=torch.zeros(len(task.train), len(task.classes)))
     course = _Course.of(context, context.student(candidate))
     spent = []
     for step in range(TIMED_STEPS):
@@ -254,7 +311,7 @@ class _Course:
         self.optimisation.set_rate(warmed(step, context.steps, settings.warmup, settings.decay))
         [(images, targets)] = batches.of(step)
         with choose_placement(settings, batches.world).autocast():
-            said = context.teacher.logits(images)
+            said = context.teacher.logits(images) if context.answers is None else self._answers(step)
             logits = self.student(images)
         loss = (1 - share) * batches.task.loss(logits, targets, smoothing=settings.smoothing)
         loss = loss + share * batches.task.distillation_loss(logits, said)
@@ -266,6 +323,11 @@ class _Course:
         scaler.update()
         return float(loss.detach())
 
+    def _answers(self, step: int) -> Tensor:
+        answers = self.context.answers
+        assert answers is not None
+        return answers[torch.tensor(self.context.batches.rows(step), device=answers.device)]
+
 
 def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
     """Return some examples (n, c, r, r) or (n, t) of the training part, not augmented, on the CPU."""
@@ -276,10 +338,6 @@ def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
 
 def _identity(context: FineTuningContext, student: Student) -> dict[str, Any]:
     """Return what decides the result: also the weights and scales that it begins with, and the teacher's."""
-    digest = hashlib.sha256()
-    for module in (student, context.teacher.network):
-        for tensor in module.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     recipe, settings = context.batches.config, context.settings(student)
     seen = {name: getattr(recipe, name) for name in SEEN}
     steps = {name: getattr(settings, name) for name in STEPS_BY}
@@ -289,9 +347,19 @@ def _identity(context: FineTuningContext, student: Student) -> dict[str, Any]:
         "config": {"epochs": context.config.epochs, "teacher": context.config.teacher, **seen, **steps},
         "seed": context.batches.seed,
         "candidate": student.id,
-        "initial": digest.hexdigest()[:16],
+        "initial": _digest(student, context.teacher.network),
+        "stored": can_store(context.batches),
         **context.sums.identity,
     }
+
+
+def _digest(*modules: nn.Module) -> str:
+    """Return what tells weights apart."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for tensor in module.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _matching(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
-"""A trained network that the subnets learn from, instead of the largest subnet of the step."""
+"""A trained network that others learn from, instead of the largest subnet of the step."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,13 @@ from hw_profiles.errors import TrilobitError
 from supernet.families.family import Family
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_examples
-from supernet.tasks.task import Task
+from supernet.tasks.task import Examples, Task, answers
 from supernet.train.batches import Batches
 from supernet.train.checkpoint import content_hash, load_weights
 from supernet.train.initial import start_from, weights_path
+
+IMAGES = 4  # dimensions of a batch of them
+STORED_BYTES = 2**28  # of the answers to all training examples, at most; more are asked for in every step
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,32 @@ class Teacher:
         """Return (n, outputs) for inputs (n, c, h, w) of any size."""
         logits: Tensor = self.network(self.task.sized(images, self.resolution))
         return logits.float()
+
+
+def can_store(batches: Batches) -> bool:
+    """Return whether a teacher's answers to the training part can be kept: one for each example, of no
+    mixtures.
+    """
+    task = batches.task
+    return (
+        answers(task) == "class"
+        and not batches.config.mixup
+        and 4 * len(task.train) * len(task.classes) <= STORED_BYTES
+    )
+
+
+@torch.no_grad()
+def answers_to(teacher: Teacher, batches: Batches, examples: Examples) -> Tensor:
+    """Return (n, classes) logarithms of the probabilities that a teacher gives examples, not augmented; the
+    mean over both ways to see an image where the recipe mirrors.
+
+    What learns from one answer per example, whatever was done to it, learns without a teacher in every step
+    (Shen & Xing 2022, arXiv:2112.01528, keep one for each of several crops).
+    """
+    inputs = batches.task.inputs(examples, teacher.resolution).to(batches.device)
+    views = [inputs, inputs.flip(-1)] if batches.config.flip and inputs.ndim == IMAGES else [inputs]
+    said = torch.stack([torch.log_softmax(teacher.logits(view), 1) for view in views])
+    return torch.logsumexp(said, 0) - math.log(len(views))
 
 
 def load_teacher(name: str, family: Family, batches: Batches) -> Teacher:

@@ -16,7 +16,9 @@ from nas.checks.parity import file_metric
 from nas.cli.main import main
 from nas.export.manifest import SCHEMA
 from nas.report.run_files import read_run
-from nas.run.run import Run, find_run
+from nas.run.config_file import parse_config
+from nas.run.run import Run, find_run, open_run
+from nas.stages.finetune import TEACHER, recipe_of
 from supernet.space.space import Candidate
 from supernet.train.config import TrainConfig
 
@@ -104,6 +106,19 @@ def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]],
         assert manifest["parity"]["agreement"] >= 0.995
 
 
+def test_weights_that_are_used_as_they_are_bring_their_recipe_along(trained: Path, tmp_path: Path) -> None:
+    def recipe(init: str, space: str, folder: str) -> TrainConfig:
+        train = {"epochs": 0, "init": init, "threads": 2}
+        config = parse_config({"space": {"name": space}, "train": train}, origin="test")
+        return recipe_of(open_run(tmp_path / folder, config))
+
+    shipped = recipe("shipped:cifar-fused", "cifar-fused", "shipped")
+    assert (shipped.optimiser, shipped.flip, shipped.threads, shipped.amp) == ("muon", True, 2, "auto")
+    own = recipe(str(trained / "supernet" / "last.pt"), "digits-mbconv", "own")
+    assert (own.batch_size, own.epochs) == (32, 1)
+    assert recipe_of(find_run(trained)) == find_run(trained).config.train
+
+
 def test_search_validation_decides(manifests: dict[str, dict[str, Any]]) -> None:
     better, worse = manifests["better"]["finetuning"], manifests["worse"]["finetuning"]
     assert better["kept"]
@@ -115,6 +130,7 @@ def test_search_validation_decides(manifests: dict[str, dict[str, Any]]) -> None
 def test_what_is_done_is_not_done_again(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "-o", str(exported)]) == 0
     assert "export: already there" in " ".join(capsys.readouterr().out.split())
+    assert (exported / "finetune" / TEACHER).is_file()
     tuned = {path: path.stat().st_mtime_ns for path in exported.glob("finetune/*.pt")}
     (exported / "state.json").unlink()
     models = {path: path.read_bytes() for path in exported.glob("export/*/model.onnx")}
@@ -124,7 +140,7 @@ def test_what_is_done_is_not_done_again(exported: Path, capsys: pytest.CaptureFi
     assert "fine-tuning: 2 networks, already there" in said
     assert "fine-tuned 2 networks" in said
     assert "1 got worse and are exported as they were" in said
-    assert len(tuned) == 2
+    assert len(tuned) == 3
     assert tuned == {path: path.stat().st_mtime_ns for path in exported.glob("finetune/*.pt")}
     assert models == {path: path.read_bytes() for path in exported.glob("export/*/model.onnx")}
 
@@ -145,7 +161,7 @@ def test_the_cost_is_said_first(trained: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["export", "--finetune", "2", "--count", "1", "-o", str(folder)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "fine-tuning 1 networks, 2 epochs each: about 0." in said
-    assert len(list(folder.glob("finetune/*.pt"))) == 1
+    assert len(list(folder.glob("finetune/*.pt"))) == 2  # the teacher's answers, and a network
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,11 @@ from supernet.train.finetune import (
     FineTuningContext,
     finetune,
     prepare_finetuning,
+    seconds_for_answers,
     seconds_per_step,
     steps_left,
     tuned_network,
+    with_answers,
 )
 from supernet.train.loop import TrainConfig, load_supernet, train
 from supernet.train.quantized import first_quantizers
@@ -147,6 +149,39 @@ def test_bf16_is_for_dense_products_on_processors_that_multiply_it(
     assert numbers == {"cifar-fused": dense, "cifar-mbconv": "off"}
     asked = replace(RECIPE, amp="off")
     assert CONFIG.in_real_numbers(asked, space.workload(space.extreme("smallest"))).amp == "off"
+
+
+def test_the_teacher_is_asked_once_about_each_example(context: FineTuningContext, tmp_path: Path) -> None:
+    few, path = short(context), tmp_path / "teacher.pt"
+    mirroring = replace(few, batches=replace(few.batches, config=replace(RECIPE, flip=True)))
+    asked = {
+        name: with_answers(given, tmp_path / name).answers
+        for name, given in (("plain", few), ("mirrored", mirroring))
+    }
+    images = few.batches.task.inputs(few.batches.task.train, 8)
+    one_way, other = (torch.softmax(context.teacher.logits(x), 1) for x in (images, images.flip(-1)))
+    for name, expected in (("plain", one_way), ("mirrored", (one_way + other) / 2)):
+        answers = asked[name]
+        assert answers is not None
+        torch.testing.assert_close(answers.exp(), expected)
+    told = list[float]()
+    first = with_answers(few, path, lambda done, note: told.append(done))
+    assert told == [96]
+    again = with_answers(few, path, lambda done, note: told.append(done))
+    assert told == [96]
+    assert first.answers is not None
+    assert again.answers is not None
+    assert torch.equal(again.answers, first.answers)
+    student = few.student(candidate_of(few.family, "int8"))
+    assert [p.step for p in finetune(first, student, tmp_path / "tuned.pt")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_the_teacher_says_of_mixtures_cannot_be_kept(context: FineTuningContext, tmp_path: Path) -> None:
+    mixing = replace(context, batches=replace(context.batches, config=replace(RECIPE, mixup=0.2)))
+    assert with_answers(mixing, tmp_path / "teacher.pt").answers is None
+    assert seconds_for_answers(mixing) == 0
+    assert not (tmp_path / "teacher.pt").exists()
+    assert 0 < seconds_for_answers(context) < 60
 
 
 @pytest.mark.parametrize("optimiser", ["muon", "sgd"])
