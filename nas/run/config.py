@@ -310,7 +310,7 @@ class ExportSection:
     exits: bool = False
     integer_only: bool = False
     finetune: Annotated[int, Range(0, 10_000)] = 0
-    finetune_rate_share: Annotated[float, Range(0, 100, above=True)] = 0.5
+    finetune_rate_share: Annotated[float, Range(0, 100, above=True)] = 0.2
     finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
     sign: str = ""
 

@@ -71,7 +71,7 @@ class FineTuning:
     """
 
     epochs: Annotated[int, Range(1, 10_000)] = 5
-    rate_share: Annotated[float, Range(0, 100, above=True)] = 0.5
+    rate_share: Annotated[float, Range(0, 100, above=True)] = 0.2
     learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
     weight_decay: Annotated[float, Range(0, 100)] = 1e-5
     clip_norm: Annotated[float, Range(0, 1e6, above=True)] = 5.0

@@ -97,7 +97,7 @@ def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]],
     for manifest in manifests.values():
         tuning, accuracy = manifest["finetuning"], manifest["accuracy"]
         assert (tuning["epochs"], tuning["rounded"]) == (1, False)
-        assert (tuning["optimiser"], tuning["learning_rate"]) == ("adamw", 0.5 * TrainConfig().learning_rate)
+        assert (tuning["optimiser"], tuning["learning_rate"]) == ("adamw", 0.2 * TrainConfig().learning_rate)
         model = (exported / "export" / manifest["id"] / "model.onnx").read_bytes()
         assert hashlib.sha256(model).hexdigest() == manifest["files"]["model.onnx"]["sha256"]
         assert accuracy["test"] == file_metric(model, data.test, data)

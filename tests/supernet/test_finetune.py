@@ -130,9 +130,10 @@ def test_real_numbers_learn_by_the_recipe_at_a_part_of_its_rates(
     family: Family, context: FineTuningContext
 ) -> None:
     muon = replace(RECIPE, optimiser="muon", learning_rate=0.1, rest_rate=0.2, amp="off")
-    knowing = replace(context, batches=replace(context.batches, config=muon))
+    quarter = replace(CONFIG, rate_share=0.25)
+    knowing = replace(context, config=quarter, batches=replace(context.batches, config=muon))
     real, rounded = (knowing.settings(knowing.student(candidate_of(family, k))) for k in ("int8", "int4"))
-    assert (real.optimiser, real.learning_rate, real.rest_rate) == ("muon", 0.05, 0.1)
+    assert (real.optimiser, real.learning_rate, real.rest_rate) == ("muon", 0.1 / 4, 0.2 / 4)
     assert (rounded.optimiser, rounded.learning_rate) == ("adamw", CONFIG.learning_rate)
 
 
