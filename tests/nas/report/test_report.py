@@ -147,6 +147,34 @@ def test_a_measured_run_needs_no_caveat(run_folder: Path) -> None:
     assert 'class="caveat"' not in page
 
 
+def timeless(run: Path) -> Path:
+    """The same run, as if its device had no times: memory was counted in their place."""
+    memory = {"arena": 46_000.0, "flash": 157_000.0}
+    [profile] = (run / "profiles").glob("*.json")
+    document = json.loads(profile.read_text())
+    document["device"]["figures"] = "none"
+    del document["checksum"]
+    write_json(profile, document)
+    front = read_json(run / "front.json", "front/1")
+    for entry in (*front["candidates"], *front["evaluated"]):
+        if entry["measured"]:
+            del entry["measured"]["latency"]
+            entry["measured"] |= {name: {"value": value} for name, value in memory.items()}
+    front["objectives"][1] = {"name": "arena", "unit": "bytes", "direction": "min", "bound": None}
+    write_json(run / "front.json", front)
+    for path in run.glob("export/*/manifest.json"):
+        write_json(path, {**read_json(path, SCHEMA), "latency": None, "memory": memory})
+    return run
+
+
+def test_a_device_without_times_has_no_word_of_times(own_run: Path) -> None:
+    page = page_of(timeless(own_run))
+    body = page[page.index('<p class="headline">') :]
+    assert "Arena and flash were counted" in body
+    assert "<th>Arena</th><th>Flash</th>" in body
+    assert not re.findall(r"IQR|interquartile|runnable tasks|Latenc|Speed-up", body)
+
+
 @pytest.mark.parametrize(
     ("foreseen", "words"), [(True, "from before"), (False, "learned from the network itself")]
 )
