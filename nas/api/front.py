@@ -47,24 +47,36 @@ class Network:
 
     @property
     def accuracy(self) -> float:
-        """Measured share of right labels on the search-validation images."""
-        return self.entry.measured["accuracy"].value
+        """Measured share of right labels on the search-validation images.
+
+        Raises:
+            TrilobitError: the device does not run it, or its task has another metric.
+        """
+        return self._value("accuracy")
 
     @property
     def latency_s(self) -> float:
         """Measured median seconds of one inference, or what a profile says where the device is recorded.
 
         Raises:
-            TrilobitError: the device has no times.
+            TrilobitError: the device has no times, or does not run it.
         """
-        if "latency" not in self.entry.measured:
-            raise TrilobitError(f"{self.id} was not timed; it has {', '.join(self.entry.measured)}")
-        return self.entry.measured["latency"].value
+        return self._value("latency")
 
     @property
     def size_bytes(self) -> float:
-        """Bytes of its file."""
-        return self.entry.measured["size"].value
+        """Bytes of its file.
+
+        Raises:
+            TrilobitError: the device does not run it.
+        """
+        return self._value("size")
+
+    def _value(self, name: str) -> float:
+        if (figure := self.entry.measured.get(name)) is not None:
+            return figure.value
+        why = self.entry.error or f"it has {', '.join(self.entry.measured)}"
+        raise TrilobitError(f"{self.id} has no measured {name}: {why}")
 
     @property
     def measured(self) -> Mapping[str, Measured]:

@@ -23,16 +23,23 @@ def micro_metrics(run: Run, model: bytes) -> dict[str, float]:
 
     Args:
         model: its ONNX file.
+
+    Raises:
+        TrilobitError: it does not run on a microcontroller; says why.
     """
-    return {} if (runtime := _counting(run)) is None else counted(runtime, model)
+    return {} if (runtime := _counting(run)) is None else _taken(runtime, model)
 
 
 def counted(runtime: CountsMemory, model: bytes) -> dict[str, float]:
     """Return what a file takes, by name of the objective; more than there is, where it does not run there."""
     try:
-        arena_bytes, flash_bytes = runtime.memory_bytes(model)
+        return _taken(runtime, model)
     except TrilobitError:  # an operation that microcontrollers do not have
         return {ARENA: TOO_LARGE, FLASH: TOO_LARGE}
+
+
+def _taken(runtime: CountsMemory, model: bytes) -> dict[str, float]:
+    arena_bytes, flash_bytes = runtime.memory_bytes(model)
     return {ARENA: float(arena_bytes), FLASH: float(flash_bytes)}
 
 

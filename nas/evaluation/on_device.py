@@ -13,14 +13,14 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.lowering import lower
 from hw_profiles.measure.measurement import Measurement, WaitBudget
 from hw_profiles.profiles.whole_networks import measure_within_budget
-from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.runtime import Artifact, Job
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.identity import device_identity, open_study
-from nas.evaluation.micro import micro_metrics
+from nas.evaluation.micro import ARENA, FLASH, TOO_LARGE, micro_metrics
 from nas.evaluation.reference import OPEN, RunReference, builder_of, opened, reference_to
 from nas.evaluation.store import EvaluationStore, Result
 from nas.evaluation.study import Study
-from nas.evaluation.through import LIBRARY, Answered, device_outputs
+from nas.evaluation.through import LIBRARY, Answered, device_outputs, original_outputs
 from nas.export.library.target import own_target
 from nas.problem.scenarios import scenario_latency, tokens_per_s
 from nas.run.storage import hidden
@@ -47,9 +47,7 @@ class DeviceEvaluator:
     ) -> Iterator[Evaluation]:
         """Yield the evaluation of each candidate: its metrics on search-validation through what the
         device runs (`nas.evaluation.through`), the median and IQR of its latency and the load then, and its
-        bytes; known ones cost nothing.
-
-        A candidate that the device cannot run gets the largest latency there is.
+        bytes; known ones cost nothing. That of one that the device cannot run has no values, but an error.
 
         Args:
             on_found: told how many are there: by a cluster in any order.
@@ -63,6 +61,9 @@ class DeviceEvaluator:
                 )
             scenarios = attributes.get("scenarios", {})
             values = {**values, **attributes.get("metrics", {})}
+            if (why := _failure(values, attributes)) is not None:
+                yield Evaluation(candidate, {}, "measured", error=why)
+                continue
             values |= self._in_scenarios({name: float(m["median_s"]) for name, m in scenarios.items()})
             timed = {} if self.builder.run.timeless else {"latency": float(attributes["iqr_s"])}
             spread = {**timed, **self._standard_errors(values)}
@@ -125,7 +126,9 @@ class DeviceEvaluator:
         if self.builder.run.timeless:
             for candidate in candidates:
                 if isinstance(answer := answers[candidate], str):
-                    raise TrilobitError(answer)
+                    if (why := self._rejection(built := self._built(candidate))) is None:
+                        raise TrilobitError(answer)
+                    answer = self._failed(len(built.model), why)
                 yield candidate, _of_no_time(answer)
             return
         for candidate, timed in self._times(candidates):
@@ -193,7 +196,16 @@ class DeviceEvaluator:
 
     def _untimed(self, built: "Built") -> Result:
         """Return what is kept of a network on a device without times."""
-        return _of_no_time(self._answer(built))
+        why = self._rejection(built)
+        return _of_no_time(self._answer(built) if why is None else self._failed(len(built.model), why))
+
+    def _rejection(self, built: "Built") -> str | None:
+        """Return why the device does not run a network; None where it does."""
+        try:
+            self.builder.run.runtime.compile(Artifact(built.model))
+        except TrilobitError as error:
+            return str(error)
+        return None
 
     def _answer(self, built: "Built") -> Result:
         run, main = self.builder.run, main_metric(self.builder.run.task)
@@ -201,13 +213,22 @@ class DeviceEvaluator:
         metrics = run.task.evaluate(answered.outputs, run.task.validation, self.original.outputs)
         ways = {"through": answered.through, "original_through": self.original.through}
         values = {main.name: metrics.pop(main.name), "size": float(len(built.model))}
-        return values, {"metrics": metrics | micro_metrics(run, built.model), **ways}
+        try:
+            metrics |= micro_metrics(run, built.model)
+        except TrilobitError as error:
+            return values, {"metrics": metrics, "error": str(error), **ways}
+        return values, {"metrics": metrics, **ways}
+
+    def _failed(self, size_bytes: int, why: str | None) -> Result:
+        """Return what is kept of a network that the device does not run: a storage has numbers only."""
+        main = main_metric(self.builder.run.task)
+        worst = 0.0 if main.direction == "max" else FAILED_S
+        return {main.name: worst, "size": float(size_bytes)}, {"metrics": {}, "error": why}
 
     def _result(self, timed: "Timed", answer: Result | None, size_bytes: int) -> Result:
         """Return what is kept of a network; without an answer, of one that the device does not run."""
-        main, latency = main_metric(self.builder.run.task), timed.latency
-        failed = {main.name: 0.0 if main.direction == "max" else FAILED_S, "size": float(size_bytes)}
-        values, attributes = answer or (failed, {"metrics": {}})
+        latency = timed.latency
+        values, attributes = answer or self._failed(size_bytes, latency.error)
         spread: dict[str, Any] = {"iqr_s": latency.iqr_s if timed.ran else 0.0}
         spread |= {"load": latency.load, "error": latency.error}
         if self.builder.run.family.scenarios:
@@ -242,7 +263,7 @@ class DeviceEvaluator:
         """What the largest network in fp32 says of search-validation: others are compared with it."""
         run = self.builder.run
         network = self.builder.network(run.family.extreme("largest"))
-        return device_outputs(run, network, self.builder.file_of(network), run.task.validation)
+        return original_outputs(run, network, self.builder.file_of(network), run.task.validation)
 
     @cached_property
     def waiting(self) -> WaitBudget:
@@ -265,6 +286,15 @@ def turns(candidates: Sequence[Candidate], workers: int) -> list[Sequence[Candid
     each = -(-len(candidates) // (most * workers))
     ends = np.linspace(0, len(candidates), min(len(candidates), each * workers) + 1).round().astype(int)
     return [candidates[start:end] for start, end in pairwise(ends.tolist())]
+
+
+def _failure(values: Mapping[str, float], attributes: Mapping[str, Any]) -> str | None:
+    """Return why the device does not run a network; None of one that it runs."""
+    if (why := attributes.get("error")) is not None:
+        return str(why)
+    if any(values.get(name, 0.0) >= TOO_LARGE for name in (ARENA, FLASH)):  # by an earlier version
+        return "TensorFlow Lite Micro does not run it"
+    return None
 
 
 def _of_no_time(answer: Result) -> Result:

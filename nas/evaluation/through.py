@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.plugin import host_runtime
 from nas.checks.parity import file_outputs
 from nas.export.library.target import own_target
 from nas.run.run import Run
@@ -58,3 +59,19 @@ def device_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: An
     info = run.runtime.describe()
     outputs = file_outputs(model, examples, run.task, run.runtime)
     return Answered(outputs, f"ONNX file by {info.engine} {info.engine_version} on this machine{why}")
+
+
+def original_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: Any) -> Answered:
+    """Return what the network that others are compared with says of examples: where the device does not run
+    it, by this machine's own runtime, for the others may run there.
+
+    Args:
+        model: its ONNX file.
+    """
+    try:
+        return device_outputs(run, network, model, examples)
+    except TrilobitError as error:
+        host = host_runtime()
+        info = host.describe()
+        through = f"ONNX file by {info.engine} {info.engine_version} on this machine, since {error}"
+        return Answered(file_outputs(model, examples, run.task, host), through)

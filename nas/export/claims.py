@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.documents import read_document
+from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.runtime import own_files
@@ -41,7 +42,7 @@ def exported_files(run: Run, exported: Exported, latency: Timed | None) -> dict[
 
 def _claims(run: Run, exported: Exported, latency: Timed | None) -> dict[str, Any]:
     entry, data = exported.context.entry, run.task
-    memory = micro_metrics(run, exported.model)
+    memory = _memory(run, exported.model)
     timed = None
     if latency is not None:
         timed = {**compared(latency), "replayed": run.recorded, "through": timed_through(run)}
@@ -72,6 +73,16 @@ def _claims(run: Run, exported: Exported, latency: Timed | None) -> dict[str, An
         "answers": exported.answers.to_json(),
         "versions": dict(read_document(run.folder / "env.json", Environment).versions),
     }
+
+
+def _memory(run: Run, model: bytes) -> dict[str, float]:
+    """Return what a file takes on a microcontroller; nothing of one that does not run there, such as one that
+    resizes its pixels.
+    """
+    try:
+        return micro_metrics(run, model)
+    except TrilobitError:
+        return {}
 
 
 def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:

@@ -44,7 +44,7 @@ def _bounded(front: Front, pick: Bounded) -> int:
     """
     sought = "latency" if pick.fastest else "accuracy"
     objectives = objective(pick.bounded), objective(sought)
-    bound = np.full(1, pick.limit.resolve(front.largest.measured[pick.bounded].value))
+    bound = np.full(1, pick.limit.resolve(_figure(front.largest, pick.bounded)))
     values = front.measured(*(o.name for o in objectives))
     minimised = to_min(objectives, values)
     allowed = minimised[:, 0] <= objectives[0].to_min(bound)[0]

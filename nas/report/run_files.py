@@ -1,6 +1,5 @@
 """The files of a run folder as frozen data. Only `run.toml` must be there."""
 
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from supernet.tasks.metric import ACCURACY
 
 Document = Mapping[str, Any]
 MEASURED = "measured"
+FAILED = 2.0**62  # seconds, or bytes: earlier versions wrote such numbers where there was none
 TEXT_SOURCES = ("python-tokens", "python-bytes", "text", "csv")
 
 
@@ -242,7 +242,7 @@ def _network(entry: Entry) -> Network:
         measured={
             name: Value(figure.value, figure.std if figure.iqr is None else figure.iqr, figure.load)
             for name, figure in entry.measured.items()
-            if figure.value < sys.float_info.max  # else the device failed to run it
+            if figure.value < FAILED  # else the device failed to run it, in a file of an earlier version
         },
     )
 

@@ -40,7 +40,7 @@ class Measured:
     """One objective of one network in SI units.
 
     Attributes:
-        value: in SI units; the largest float where the device failed to run the network.
+        value: in SI units.
         std: standard deviation of a share, such as an accuracy.
         iqr: interquartile range of a latency.
         load: of the machine when that was measured.
@@ -98,6 +98,7 @@ class Entry:
         arch: the architecture, in words of its family.
         policy: number format by layer.
         layers: what runs, in order.
+        error: why the device does not run it, so that nothing was measured; absent where it does.
     """
 
     id: Identity
@@ -107,6 +108,7 @@ class Entry:
     arch: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+    error: str | None = None
 
     def __post_init__(self) -> None:
         for name, stated in OBJECTIVES.items():
@@ -121,7 +123,7 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
-            **asdict(self),
+            **{name: part for name, part in asdict(self).items() if name != "error" or part is not None},
             "predicted": {name: figure.to_json() for name, figure in self.predicted.items()},
             "measured": {name: figure.to_json() for name, figure in self.measured.items()},
         }
@@ -188,7 +190,7 @@ class Front:
         objectives: in order.
         rounds: of the search.
         candidates: the front.
-        evaluated: all other measured networks.
+        evaluated: all other networks that were measured, or that the device could not run.
         reference: the largest network in fp32; None in files of version 0.1.
         foreseen: whether accuracies were predicted before they were measured; False before 0.2.
         metric: the main metric of the task, which was predicted and measured.
@@ -228,7 +230,9 @@ class Front:
 
     @property
     def always_measured(self) -> tuple[str, ...]:
-        """Names of the objectives that every network has measured values of; time too, unless none has."""
+        """Names of the objectives that every network that ran has measured values of; time too, unless none
+        has.
+        """
         entries = (*self.candidates, *self.evaluated, *filter(None, [self.reference]))
         timed = any(LATENCY in entry.measured for entry in entries)
         return (self.metric, *(cost for cost in COSTS if timed or cost != LATENCY))
@@ -270,7 +274,8 @@ def read_front(path: Path, space: SearchSpace) -> Front:
     for entry, genome in zip(entries, genomes, strict=True):
         if entry.id != (own_id := space.candidate(genome).id):
             raise TrilobitError(f"{path}: network {entry.id} has the genes of {own_id}; {front.REMEDY}")
-        if missing := set(front.always_measured) - set(entry.measured):
+        missing = set(front.always_measured) - set(entry.measured)
+        if missing and (entry.error is None or entry in front.candidates):
             missed = sorted(missing)[0]
             raise TrilobitError(f"{path}: network {entry.id}: no measured {missed}; {front.REMEDY}")
     return front

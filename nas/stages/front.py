@@ -107,6 +107,7 @@ def _entry(context: SearchContext, predicted: Evaluation, measured: Evaluation) 
             for name, value in predicted.values.items()
         },
         measured={name: _measured(name, measured) for name in measured.values},
+        error=measured.error,
     )
 
 

@@ -148,7 +148,8 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
 
 def _ran(front: Front, entry: Entry) -> bool:
     always = set(front.always_measured)
-    if not (always <= set(entry.measured) and always & set(COSTS) <= set(entry.predicted)):
+    known = always <= set(entry.measured) and always & set(COSTS) <= set(entry.predicted)
+    if entry.error is not None or not known:
         return False
     if LATENCY not in always:
         memory = [entry.measured[name] for name in (ARENA, FLASH) if name in entry.measured]

@@ -74,6 +74,12 @@ def run_search(run: Run, reporter: Reporter) -> Front:
     if rejected:
         device = run.device.describe().name
         reporter.say(f"{rejected:,} of {tried:,} candidates were rejected: {device} cannot run them")
+    if failed := [evaluation for evaluation in measured.values() if evaluation.error is not None]:
+        device = run.device.describe().name
+        reporter.say(
+            f"{len(failed)} of {len(measured)} finalists are not on the front, as {device} cannot run them; "
+            f"for example {failed[0].candidate.id}: {failed[0].error}"
+        )
     front = make_front(context, foreseen, measured, reference, tuple(rounds))
     write_document(run.front_path, front)
     return front
@@ -154,8 +160,11 @@ def predictions(context: SearchContext, predictor: Predictor, measured: Measurem
 def learn(context: SearchContext, measured: Measurements) -> Predictor:
     """Return the predictor refitted on samples and measured finalists."""
     genomes, accuracies = context.sampled
-    more = genomes_of_measured(measured)
-    measured_accuracies = np.array([evaluation.values[context.metric] for evaluation in measured.values()])
+    ran = {candidate: evaluation for candidate, evaluation in measured.items() if evaluation.error is None}
+    if not ran:
+        return fit_predictor(context.run, genomes, accuracies)
+    more = genomes_of_measured(ran)
+    measured_accuracies = np.array([evaluation.values[context.metric] for evaluation in ran.values()])
     fresh = ~np.isin(row_keys(more), row_keys(genomes))
     return fit_predictor(
         context.run,

@@ -7,7 +7,7 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.profile_json import load_profile
 from nas.evaluation.builder import NetworkBuilder
-from nas.evaluation.on_device import FAILED_S, DeviceEvaluator
+from nas.evaluation.on_device import DeviceEvaluator
 from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.problem.costs import Costs, compile_costs
 from nas.problem.predicted import check_confidence
@@ -74,15 +74,20 @@ def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) 
 
 def measured_values(context: SearchContext, measured: Measurements) -> dict[str, Values]:
     """Return measured values (n,) by objective name; counts are exact, and energy is what the profile
-    predicts. A network that the device failed to run has an infinite latency.
+    predicts. All that a network that the device failed to run has is infinitely bad.
     """
     evaluations = [*measured.values()]
-    always = set.intersection(*(set(evaluation.values) for evaluation in evaluations))
+    ran = [evaluation for evaluation in evaluations if evaluation.error is None]
+    always = set.intersection(*(set(evaluation.values) for evaluation in ran)) if ran else {context.metric}
     limited = {o.name for o in context.targets.bounded if context.targets.is_only_measured(o)}
     values = {name: np.array([e.values.get(name, np.nan) for e in evaluations]) for name in always | limited}
-    for name in values.keys() & context.costs.on_device:
-        values[name] = np.where(values[name] < FAILED_S, values[name], np.inf)
-    return {**context.costs.predict(genomes_of_measured(measured)), **values}
+    values = {**context.costs.predict(genomes_of_measured(measured)), **values}
+
+    def worst(name: str) -> Values:
+        return objective(name).to_min(np.array(np.inf))
+
+    failed = np.array([evaluation.error is not None for evaluation in evaluations])
+    return {name: np.where(failed, worst(name), column) for name, column in values.items()}
 
 
 def genomes_of_measured(measured: Measurements) -> Genomes:

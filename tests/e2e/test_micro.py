@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hw_profiles.errors import TrilobitError
 from nas.cli.main import main
 from nas.export.manifests import read_any
 from tests.e2e.conftest import WriteRun
@@ -14,6 +15,8 @@ from tests.e2e.test_tune import CLASSES
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tflite_micro")
+from hw_profiles.runtimes.tflite_micro.interpreter import MicroExecutable
+
 pytestmark = pytest.mark.slow
 
 
@@ -68,3 +71,31 @@ def test_a_run_ends_without_times(tmp_path: Path, small_run: WriteRun, capsys: A
     findings = answer(capsys, "verify", folder)[network["id"]]
     assert {f["what"]: f["holds"] for f in findings}["memory"] is True
     assert "Nothing says how long networks take" in (folder / "report.html").read_text()
+
+
+def test_what_the_microcontroller_does_not_run_is_on_no_front(
+    tmp_path: Path, small_run: WriteRun, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest network too, which others are compared with."""
+    started = MicroExecutable.__init__
+
+    def small_only(self: MicroExecutable, content: bytes, *arenas: Any) -> None:
+        if len(content) > 100_000:
+            raise TrilobitError("TensorFlow Lite Micro: the file is too large")
+        started(self, content, *arenas)
+
+    monkeypatch.setattr(MicroExecutable, "__init__", small_only)
+    search = {"rounds": 1, "finalists": 4, "budget": 100, "batch": 50}
+    config, folder = (
+        small_run(tmp_path / "r.toml", data={"source": "digits"}, search=search),
+        tmp_path / "run",
+    )
+    words = ["--device", "tflite-micro", "--objective", "accuracy,arena,flash", "-o", str(folder)]
+    assert main(["run", str(config), *words]) == 0
+    assert "are not on the front, as tflite-micro cannot run them" in capsys.readouterr().out
+    front = json.loads((folder / "front.json").read_text())
+    assert (front["reference"]["measured"], front["candidates"][0].get("error")) == ({}, None)
+    assert "too large" in front["reference"]["error"]
+    everyone = (*front["candidates"], *front["evaluated"])
+    assert max(f["value"] for entry in everyone for f in entry["measured"].values()) < 1e6
+    assert "e+18" not in (folder / "report.html").read_text().partition("<script>/**")[0]

@@ -80,6 +80,18 @@ def test_published_networks_fit_the_arenas_of_their_reference(name: str, kib: in
     assert taken.planned_bytes / 4 + taken.kept_bytes <= kib * 1024
 
 
+def test_what_the_interpreter_has_no_operator_for_is_no_layer_of_it() -> None:
+    """A search of transformers is refused before anything is trained, not by its first finalist."""
+    family, runtime = load_family("digits-vit", in_channels=1, classes=10), MicroRuntime()
+    work = family.workload(family.extremes()["smallest/fp32"])
+    lacking = {layer for layer in work.layers if not runtime.supports(layer)}
+    assert {layer.kind for layer in lacking} == {"Gelu"}
+    assert all(runtime.why_not(layer) == "TensorFlow Lite Micro has no Gelu" for layer in lacking)
+    with pytest.raises(TrilobitError, match="GELU"):
+        micro_sizes(file_of(work))
+    assert all(map(LitertRuntime().supports, work.layers))
+
+
 def test_files_of_any_batch_run_one_at_a_time() -> None:
     [work] = networks(1)
     content = emit(random_network(work, rng=np.random.default_rng(0)), batch=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,13 @@ from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.micro import TOO_LARGE
 from nas.evaluation.on_device import GROUP, WAITING_SHARE, DeviceEvaluator, turns
+from nas.problem.targets import Targets
 from nas.run.config import RunConfig
+from nas.search.front import Evaluation
+from nas.search.objectives import objective
+from nas.stages.search_context import SearchContext, measured_values
 from supernet.families.family import Family
 
 
@@ -65,3 +71,50 @@ def test_the_load_comes_with_a_finalist_where_it_is_known(
     evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates, on_found: [known])
     [measured] = evaluator.measure([candidate])
     assert (measured.values["latency"], measured.spread["latency"], measured.load) == (1e-4, 1e-6, load)
+
+
+@pytest.mark.parametrize(
+    ("values", "attributes"),
+    [
+        ({"accuracy": 0.0}, {"metrics": {}, "error": "no such operation"}),
+        ({"accuracy": 0.9}, {"metrics": {"arena": TOO_LARGE, "flash": TOO_LARGE}}),  # of an earlier version
+    ],
+)
+def test_what_a_device_does_not_run_has_an_error_and_no_values(
+    family: Family, values: dict[str, float], attributes: dict[str, Any]
+) -> None:
+    candidate = family.extremes()["smallest/fp32"]
+    task = SimpleNamespace(metrics=(), validation=())
+    run = SimpleNamespace(task=task, config=RunConfig(), timeless=True)
+    evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
+    known = ({**values, "size": 1e5}, attributes)
+    evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates, on_found: [known])
+    [measured] = evaluator.measure([candidate])
+    assert measured.values == {}
+    assert measured.error == attributes.get("error", "TensorFlow Lite Micro does not run it")
+
+
+@pytest.mark.parametrize("failing", [(1,), (0, 1)])
+def test_what_a_device_does_not_run_meets_no_limit(family: Family, failing: tuple[int, ...]) -> None:
+    first, second, *_ = family.extremes().values()
+    targets = Targets((objective("accuracy"), objective("arena")), ())
+    costs = SimpleNamespace(predict=lambda genomes: {"size": np.full(len(genomes), 1e5)})
+    builder = SimpleNamespace(metric="accuracy")
+    context = SearchContext(
+        None,  # type: ignore[arg-type]
+        SimpleNamespace(builder=builder),  # type: ignore[arg-type]
+        costs,  # type: ignore[arg-type]
+        targets,
+        np.zeros(2),
+        (np.empty((0, 1), np.int16), np.empty(0)),
+    )
+    ran = {"accuracy": 0.9, "arena": 4e4}
+    measured = {
+        candidate: Evaluation(candidate, {}, "measured", error="no such operation")
+        if place in failing
+        else Evaluation(candidate, ran, "measured")
+        for place, candidate in enumerate((first, second))
+    }
+    values = measured_values(context, measured)
+    missed = targets.violation({"arena": np.zeros(2), **values})
+    assert [bool(excess) for excess in missed] == [place in failing for place in range(2)]

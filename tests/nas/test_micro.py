@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import host_runtime
 from nas.emit.to_onnx import emit, random_network
-from nas.evaluation.micro import TOO_LARGE, micro_metrics, require_micro
+from nas.evaluation.micro import TOO_LARGE, counted, micro_metrics, require_micro
 from supernet.families.family import Family
 
 pytest.importorskip("ai_edge_litert")
@@ -47,5 +48,7 @@ def test_nothing_is_counted_that_nobody_asks_for(model: bytes) -> None:
         assert micro_metrics(run, model) == {}
 
 
-def test_what_does_not_run_there_needs_more_than_there_is() -> None:
-    assert set(micro_metrics(asking("arena"), b"no file").values()) == {TOO_LARGE}
+def test_what_does_not_run_there_has_no_memory_in_a_run_and_too_much_in_a_tune() -> None:
+    with pytest.raises(TrilobitError):
+        micro_metrics(asking("arena"), b"no file")
+    assert set(counted(LEAN, b"no file").values()) == {TOO_LARGE}

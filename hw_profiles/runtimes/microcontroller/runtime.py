@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.info import DeviceInfo
@@ -21,6 +22,10 @@ NO_TIMES = (
     "microcontroller come from a profile or a published table of it, tflite-micro:FILE; to time this "
     "machine, take litert"
 )
+
+
+# LiteRT has these, the interpreter for microcontrollers has not: found by trying all
+LACKING = frozenset({"Gelu"})
 
 
 class MicroFile(FlatExecutable):
@@ -54,6 +59,7 @@ class MicroRuntime(LitertRuntime):
     """TensorFlow Lite Micro on this machine, one example at a time."""
 
     engine = "TensorFlow Lite Micro"
+    ops = LitertRuntime.ops - LACKING
 
     def __init__(self) -> None:
         super().__init__(LEAN)
@@ -69,6 +75,10 @@ class MicroRuntime(LitertRuntime):
             integer_sums="exact",
             figures="none",
         )
+
+    def why_not(self, layer: Layer) -> str:
+        """Return which operation, or which pair of formats, it lacks."""
+        return f"{self.engine} has no {layer.kind}" if layer.kind in LACKING else super().why_not(layer)
 
     def opened(self, content: bytes) -> FlatExecutable:
         """Open a `.tflite` file.
