@@ -4,6 +4,7 @@ that was allowed, and in a process of its own.
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from nas.export.library.library import (
 )
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.export.seal import MODEL_FILE
+from nas.run.reporting import Reporter
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from nas.verification.common_checks import SLACK, TRIAL_S
@@ -73,13 +75,12 @@ def check_library(
         yield Finding("library", f"for {record.target}", str(error), None)
 
 
-def check_compiled(
-    folder: Path, manifest: Manifest, data: Task | None, *, latency: bool, place: OnBoard
-) -> Iterator[Finding]:
-    """Yield what a network without a library does on a board, compiled here of its ONNX file.
-
-    Args:
-        data: see `check_library`.
+@contextmanager
+def compiled_for(
+    folder: Path, manifest: Manifest, place: OnBoard, reporter: Reporter
+) -> Iterator[tuple[LibraryExecutable, LibraryRecord]]:
+    """Compile the ONNX file of a network without a library for a board; yields the library, which is there
+    within the block, and what must hold of it. Kernels are tuned first, as far as they were not: minutes.
 
     Raises:
         TrilobitError: something in the file has no kernel, as what is quantized already; says what.
@@ -88,7 +89,7 @@ def check_compiled(
 
     model, reads = folder / MODEL_FILE, manifest.input
     try:
-        built = compile_file(model, place.runtime)
+        built = compile_file(model, place.runtime, reporter=reporter)
     except TrilobitError as error:
         raise TrilobitError(
             f"{folder}: no {LIBRARY}, which is what {place.name} runs (`nas export --library TARGET` writes "
@@ -99,8 +100,25 @@ def check_compiled(
     with tempfile.TemporaryDirectory(prefix="trilobit-") as name:
         path = Path(name) / LIBRARY
         path.write_bytes(built.code)
-        library = CompiledFile(path, reads.file_shape, answer, built.signature.reads.name)
-        yield from _of_library(library, record, manifest, data, place, latency=latency)
+        yield CompiledFile(path, reads.file_shape, answer, built.signature.reads.name), record
+
+
+def check_compiled(
+    compiled: tuple[LibraryExecutable, LibraryRecord],
+    manifest: Manifest,
+    data: Task | None,
+    *,
+    latency: bool,
+    place: OnBoard,
+) -> Iterator[Finding]:
+    """Yield what a network does on a board as the library that was compiled of it.
+
+    Args:
+        compiled: see `compiled_for`.
+        data: see `check_library`.
+    """
+    library, record = compiled
+    yield from _of_library(library, record, manifest, data, place, latency=latency)
 
 
 def _of_library(

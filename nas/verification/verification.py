@@ -23,7 +23,7 @@ from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
-from nas.verification.library_checks import check_compiled, check_library
+from nas.verification.library_checks import check_compiled, check_library, compiled_for
 from nas.verification.places import Here, OnBoard, place_of
 from nas.verification.tuned_checks import check_tuned
 from nas.verification.tuned_library_checks import check_tuned_library
@@ -134,7 +134,7 @@ def verify_networks(
     # split by the seed of the run, where that has to be done
     loaded = load_data(data, seed=first.seed) if data and not tuned else None
     checks = Checks(loaded, latency, run_library, key, data if tuned and data else "", device)
-    verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
+    verification = Verification({path.name: tuple(verify(path, checks, reporter)) for path in folders})
     for name, findings in verification.findings.items():
         reporter.show(_table(name, findings))
     if verification.holds:
@@ -160,8 +160,11 @@ def network_folders(folder: Path) -> list[Path]:
     )
 
 
-def verify(folder: Path, checks: Checks) -> list[Finding]:
+def verify(folder: Path, checks: Checks, reporter: Reporter = QUIET) -> list[Finding]:
     """Look at everything in the folder of one network again. Nothing is loaded whose hash is another.
+
+    Args:
+        reporter: is shown what takes a while.
 
     Raises:
         TrilobitError: the manifest is malformed or of another version, a file is not an ONNX model of ours,
@@ -178,11 +181,19 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
     if any(finding.holds is False for finding in findings):
         return findings  # nothing else means anything
     if (place := place_of(checks.device)) is not None:
-        return [*findings, *_on_place(folder, document, manifest, checks, place)]
+        return [*findings, *_on_place(folder, document, manifest, checks, place, reporter)]
+    with reporter.status(f"verify {printable(folder.name)}"):
+        return [*findings, *_here(folder, document, manifest, checks)]
+
+
+def _here(
+    folder: Path, document: Mapping[str, Any], manifest: AnyManifest, checks: Checks
+) -> Iterator[Finding]:
+    """Yield what the files of a network say where files are run, and its library here, where it may."""
     if isinstance(manifest, TunedManifest):
         # times of a library are not those of the file beside it
         latency = checks.latency and manifest.library is None
-        tuned = check_tuned(
+        yield from check_tuned(
             folder / MODEL_FILE,
             manifest,
             claims_of(document),
@@ -190,9 +201,10 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
             samples=checks.samples,
             device=checks.device,
         )
-        return [*findings, *tuned, *check_tuned_library(folder, manifest, allowed=checks.run_library)]
+        yield from check_tuned_library(folder, manifest, allowed=checks.run_library)
+        return
     claims = claims_of(document) if manifest.digest is not None else None
-    file = check_file(
+    yield from check_file(
         folder / MODEL_FILE,
         manifest,
         claims,
@@ -200,12 +212,18 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
         latency=checks.latency,
         device=checks.device,
     )
-    library = check_library(folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library)
-    return [*findings, *file, *library]
+    yield from check_library(
+        folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library
+    )
 
 
 def _on_place(
-    folder: Path, document: Mapping[str, Any], manifest: AnyManifest, checks: Checks, place: Here | OnBoard
+    folder: Path,
+    document: Mapping[str, Any],
+    manifest: AnyManifest,
+    checks: Checks,
+    place: Here | OnBoard,
+    reporter: Reporter,
 ) -> Iterator[Finding]:
     """Yield what the ONNX file of a network says here, and all else of its library, where that runs.
 
@@ -218,16 +236,21 @@ def _on_place(
             f"{folder}: no {LIBRARY}, which is what {place.name} runs: `nas export --library TARGET` and "
             "`nas tune --device` write one"
         )
+    what = f"verify {printable(folder.name)} on {place.name}"
     model, how = folder / MODEL_FILE, {"latency": checks.latency, "allowed": checks.run_library}
     if isinstance(manifest, TunedManifest):
-        yield from check_tuned(model, manifest, claims_of(document), latency=False)
-        yield from check_tuned_library(folder, manifest, place=place, samples=checks.samples, **how)
-    else:
-        claims = claims_of(document) if manifest.digest is not None else None
+        with reporter.status(what):
+            yield from check_tuned(model, manifest, claims_of(document), latency=False)
+            yield from check_tuned_library(folder, manifest, place=place, samples=checks.samples, **how)
+        return
+    claims = claims_of(document) if manifest.digest is not None else None
+    with reporter.status(what):
         yield from check_file(model, manifest, claims, None, latency=False)
-        if isinstance(place, OnBoard) and compiled:
-            yield from check_compiled(folder, manifest, checks.data, place=place, latency=checks.latency)
-        else:
+    if isinstance(place, OnBoard) and compiled:
+        with compiled_for(folder, manifest, place, reporter) as library, reporter.status(what):
+            yield from check_compiled(library, manifest, checks.data, place=place, latency=checks.latency)
+    else:
+        with reporter.status(what):
             yield from check_library(folder, manifest, checks.data, place=place, **how)
 
 

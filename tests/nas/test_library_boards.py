@@ -5,7 +5,10 @@ aarch64, whose times say nothing.
 
 import json
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 pytest.importorskip("tvm")
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.device import MeasuredDevice
@@ -32,7 +36,9 @@ from nas.emit.rewrite_onnx import rewrite
 from nas.emit.to_onnx import random_network
 from nas.export.library.of_file import compile_file
 from nas.export.library.policies import PolicyLibraries
+from nas.run.reporting import Add, Quiet
 from nas.tune.setup.libraries import times_files, with_files
+from nas.verification.library_checks import compiled_for
 from supernet.families.family import Family
 from supernet.imported.import_onnx import import_onnx
 from supernet.tasks.loading import load_images
@@ -171,6 +177,33 @@ def test_a_network_without_a_library_is_compiled_and_one_that_cannot_be_is_refus
             assert "no model.so" in line
             assert "cannot be compiled here: " in line
             assert "is quantized already (" in line
+
+
+def test_verifying_shows_how_far_its_kernels_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take minutes; nothing that takes as long is silent."""
+    shown = list[tuple[str, int, float]]()
+
+    class Bars(Quiet):
+        @contextmanager
+        def progress(self) -> Iterator[Add]:
+            yield lambda title, total, end_s=0.0: lambda done, note: shown.append((title, total, done))
+
+    def tuned(libraries: PolicyLibraries, layers: Sequence[Layer], on_done: Callable[[int], None]) -> None:
+        on_done(1)
+        raise TrilobitError("this is as far as it goes")
+
+    (tmp_path / "model.onnx").write_bytes(residual())
+    monkeypatch.setattr(PolicyLibraries, "tune_kernels", tuned)
+    device = open_device(f"tvm:database={tmp_path / 'kernels'}")
+    place = SimpleNamespace(runtime=device.runtime, name="a board")
+    manifest = SimpleNamespace(input=None)
+    with (
+        pytest.raises(TrilobitError, match=r"cannot be compiled here: this is as far as it goes"),
+        compiled_for(tmp_path, manifest, place, Bars()),  # type: ignore[arg-type]
+    ):
+        pass
+    assert [(title, done) for title, _, done in shown] == [("tune kernels", 0), ("tune kernels", 1)]
+    assert shown[0][1] > 1
 
 
 @needs_cc
