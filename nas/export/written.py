@@ -4,8 +4,8 @@ put there, or changed, is kept.
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -13,6 +13,7 @@ from hw_profiles.documents import read_document, write_document
 from hw_profiles.files import write_atomic
 
 RECORD = "written.json"
+NOTHING: Mapping[str, str] = {}
 KEPT = "kept"  # folder for what stood where a network's file has to be
 
 
@@ -24,13 +25,18 @@ def _inside(name: str) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """SHA-256 of each file that was written, by its path in the folder: of each version that may stand
-    there, since a power cut may leave the one before.
+    """What an export wrote, and what it did not.
+
+    Attributes:
+        files: SHA-256 of each file that was written, by its path in the folder: of each version that may
+            stand there, since a power cut may leave the one before.
+        left_out: of the networks that were asked for, why each of the others was not exported, by id.
     """
 
     SCHEMA: ClassVar[str] = "written/1"
     REMEDY: ClassVar[str] = "delete it: what is in its folder then counts as yours and is kept"
     files: Mapping[Annotated[str, _inside], tuple[str, ...]]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def wrote(self, folder: Path, name: str) -> bool:
         """Return whether the file is there as `nas export` left it."""
@@ -39,8 +45,13 @@ class Record:
         return name in self.files and plain and _hash(path.read_bytes()) in self.files[name]
 
 
-def replace_written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+def replace_written(
+    folder: Path, files: Mapping[str, bytes], left_out: Mapping[str, str] = NOTHING
+) -> list[str]:
     """Write files, by their paths in `folder`, and remove those of an earlier call that are none of them.
+
+    Args:
+        left_out: see `Record`.
 
     Returns:
         The paths in `folder` that are kept although they are none of `files`: what this did not write.
@@ -61,8 +72,19 @@ def replace_written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
             (folder / name).unlink()
             with contextlib.suppress(OSError):  # others are in it
                 (folder / name).parent.rmdir()
-    write_document(folder / RECORD, Record(hashes))
+    write_document(folder / RECORD, Record(hashes, left_out))
     return sorted({*_others(folder, files)})
+
+
+def left_out(folder: Path) -> Mapping[str, str]:
+    """Return why networks that the last export was asked for are not there, by id."""
+    return _read(folder).left_out
+
+
+def say_left_out(left_out: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Say of each network why it was not exported."""
+    for name, why in left_out.items():
+        say(f"not exported, {name}: {why}")
 
 
 def written_networks(folder: Path, manifest: str) -> list[Path]:

@@ -23,7 +23,7 @@ from nas.export.seal import MANIFEST
 from nas.export.selection import pick
 from nas.export.signature import private_key
 from nas.export.timing import measure
-from nas.export.written import replace_written
+from nas.export.written import replace_written, say_left_out
 from nas.run.front_document import read_front
 from nas.run.progress import tell_of_waiting
 from nas.run.reporting import Reporter, progress_bar
@@ -73,14 +73,14 @@ def export_networks(
         require_kernels([entry.id for entry in picked], networks)
     builder = NetworkBuilder(run, portable=run.config.export.portable)
     tuned = finetuned(builder, [context.candidate for context in contexts], reporter)
-    exported = _build_all(builder, contexts, tuned, reporter)
+    exported, left_out = _build_all(builder, contexts, tuned, reporter)
     _say_tuning([network.tuning for network in exported if network.tuning is not None], reporter)
     with progress_bar(reporter, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
         latencies = measure(DeviceEvaluator(builder), ExportContext.of(run.family, front.largest), exported)
     files: dict[str, bytes] = {}
     for network, latency in zip(exported, latencies, strict=True):
         files |= exported_files(run, network, latency)
-    _say_kept(target, replace_written(target, files), reporter)
+    _say_kept(target, replace_written(target, files, left_out), reporter)
     return [target / network.context.entry.id / MANIFEST for network in exported]
 
 
@@ -101,13 +101,14 @@ def _build_all(
     contexts: Sequence[ExportContext],
     tuned: Mapping[str, Tuned],
     reporter: Reporter,
-) -> list[Exported]:
-    """Return the networks whose files do what the simulation does; say of the others why they are left out.
+) -> tuple[list[Exported], dict[str, str]]:
+    """Return the networks whose files do what the simulation does, and why the others are left out, by id;
+    say it too.
 
     Raises:
         TrilobitError: there is none.
     """
-    exported, dropped = list[Exported](), list[str]()
+    exported, left_out = list[Exported](), dict[str, str]()
     original = original_outputs(builder)
     with progress_bar(reporter, "export", len(contexts)) as update:
         for done, context in enumerate(contexts, 1):
@@ -115,13 +116,13 @@ def _build_all(
             try:
                 exported.append(build(builder, context, tuned.get(name), original))
             except DisagreementError as error:
-                dropped.append(f"{name}: {error}")
+                left_out[name] = str(error)
             update(done, name)
     if not exported:
-        raise TrilobitError(f"no network can be exported: {'; '.join(dropped)}")
-    for reason in dropped:
-        reporter.say(f"not exported, {reason}")
-    return exported
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise TrilobitError(f"no network can be exported: {reasons}")
+    say_left_out(left_out, reporter.say)
+    return exported, left_out
 
 
 def _say_tuning(tunings: Sequence[Tuning], reporter: Reporter) -> None:

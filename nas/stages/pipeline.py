@@ -6,6 +6,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import FP32
+from nas.export.written import left_out, say_left_out
 from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter
@@ -47,6 +48,8 @@ def run_stage(run: Run, stage: str, reporter: Reporter) -> float:
     """Run one stage, unless it is done already; record its time and return its seconds."""
     if stage != "report" and run.is_done(stage):
         reporter.say(f"{stage}: already there")
+        if stage == "export":
+            say_left_out(left_out(run.export_path), reporter.say)
         return 0.0
     if stage not in ("profile", "report"):
         _require_fp32(run)

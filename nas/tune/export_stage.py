@@ -20,7 +20,7 @@ from nas.export.signature import private_key
 from nas.export.tuned_claims import TunedRun, tuned_claims, tuned_metadata
 from nas.export.tuned_manifest import TUNED_SCHEMA, Data, Origin
 from nas.export.tuned_selection import pick
-from nas.export.written import replace_written
+from nas.export.written import replace_written, say_left_out
 from nas.run.documents import Environment
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tuned_document import TunedFront, TunedNetwork
@@ -60,7 +60,7 @@ def run_export(
     chosen = pick(front, picks, count)
     exporter = Exporter.of(context, front)
     files: dict[str, bytes] = {}
-    kept, dropped = list[str](), list[str]()
+    kept, left_out = list[str](), dict[str, str]()
     with progress_bar(reporter, "export", len(chosen)) as update:
         for done, network in enumerate(chosen, 1):
             try:
@@ -69,15 +69,15 @@ def run_export(
                 kept.append(network.id)
                 _tell(network.id, claims["kernels"]["otherwise"], reporter)
             except DisagreementError as error:
-                dropped.append(f"{network.id}: {error}")
+                left_out[network.id] = str(error)
             update(done, network.id)
     if not kept:
-        raise TrilobitError(f"no file can be exported: {'; '.join(dropped)}")
-    for reason in dropped:
-        reporter.say(f"not exported, {reason}")
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise TrilobitError(f"no file can be exported: {reasons}")
+    say_left_out(left_out, reporter.say)
     folder = target or tuning.export_path
     reporter.say(f"{len(kept)} files in {folder}: {', '.join(kept)}")
-    if others := replace_written(folder, files):
+    if others := replace_written(folder, files, left_out):
         reporter.say(f"kept in {folder}, not of this export: {', '.join(others[:SHOWN])}")
     return [folder / name / MANIFEST for name in kept]
 

@@ -11,6 +11,7 @@ from hw_profiles.files import write_atomic
 from hw_profiles.runtimes.runtime import CountsMemory
 from hw_profiles.streams import Stream, open_stream
 from nas.checks.model_notes import notes_on
+from nas.export.written import left_out, say_left_out
 from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, progress_bar
@@ -60,6 +61,8 @@ def run_tune(context: TuneContext, reporter: Reporter) -> None:
     for stage in STAGES:
         if stage not in left:
             reporter.say(f"{stage}: already there")
+            if stage == "export":
+                say_left_out(left_out(tuning.export_path), reporter.say)
             continue
         start = time.monotonic()
         _STAGES[stage](context, reporter)

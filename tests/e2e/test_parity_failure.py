@@ -10,6 +10,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from nas.checks import check
 from nas.checks import parity as verify
+from nas.cli.main import main
 from nas.export import build
 from nas.run.reporting import QUIET, PlainReporter
 from nas.run.run import find_run
@@ -46,6 +47,20 @@ def test_a_network_whose_file_disagrees_is_left_out_and_named(
     assert len(paths) == len(shipped) - 1 > 0
     assert not (own_run / "export" / dropped).exists()
     assert all(json.loads(path.read_text())["parity"]["agreement"] >= 0.995 for path in paths)
+
+
+def test_the_same_command_again_says_again_what_is_not_there(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build, "check_parity", disagreeing({0}))
+    command = ["export", "-o", str(own_run), "--count", "2"]
+    said = []
+    for _ in range(2):
+        assert main(command) == 0
+        said.append([line for line in capsys.readouterr().out.splitlines() if "not exported, " in line])
+    assert said[0] == said[1]
+    assert len(said[0]) == 1
+    assert "agree on 56.00%" in said[0][0]
 
 
 def test_where_every_file_disagrees_nothing_is_exported_in_one_line(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from nas.export.written import KEPT, RECORD, replace_written, written_networks
+from nas.export.written import KEPT, RECORD, left_out, replace_written, written_networks
 
 FIRST = {"a/model.onnx": b"1", "a/manifest.json": b"{}", "a.zip": b"z", "b/model.onnx": b"2"}
 
@@ -26,6 +26,19 @@ def test_what_an_earlier_export_wrote_goes_and_comes(tmp_path: Path) -> None:
     assert replace_written(tmp_path, second) == []
     assert there(tmp_path) == second
     assert not (tmp_path / "a").exists()
+
+
+def test_what_was_left_out_is_known_until_the_next_export(tmp_path: Path) -> None:
+    assert left_out(tmp_path) == {}
+    replace_written(tmp_path, FIRST, {"c": "file and simulation disagree"})
+    assert left_out(tmp_path) == {"c": "file and simulation disagree"}
+    replace_written(tmp_path, FIRST)
+    assert left_out(tmp_path) == {}
+
+
+def test_a_record_of_an_earlier_version_leaves_nothing_out(tmp_path: Path) -> None:
+    write_json(tmp_path / RECORD, {"schema": "written/1", "files": {}})
+    assert left_out(tmp_path) == {}
 
 
 def test_what_somebody_else_put_there_stays(tmp_path: Path) -> None:
