@@ -9,6 +9,7 @@ from hw_profiles.errors import TrilobitError
 from nas.evaluation.store import EvaluationStore
 from nas.evaluation.study import Evaluate, Study
 from nas.export.library.target import own_target
+from nas.run.cluster import Cluster
 from nas.run.run import Run
 from nas.run.storage import failures_of, hidden
 from nas.search.objectives import objective
@@ -24,12 +25,14 @@ def open_study(
     evaluate: Evaluate,
     *,
     group: int,
+    cluster: Cluster | None,
     identity: Callable[[], Mapping[str, Any]],
 ) -> Study:
     """Return the study called `name` of a run, whose evaluations have these values, by objective name.
 
     Args:
-        group: how many this process evaluates at a time; a cluster is given all that is asked for.
+        group: how many this process evaluates at a time.
+        cluster: evaluates instead, and is given all that is asked for.
         identity: what they depend on, which a storage that several runs share must hold alike.
     """
 
@@ -42,7 +45,7 @@ def open_study(
         if run.shared:
             agree(store, identity())
 
-    return Study(name, open_store, evaluate, group if run.cluster is None else None, require)
+    return Study(name, open_store, evaluate, group if cluster is None else None, require)
 
 
 # -- of which run ------------------------------------------------------------------------------------------

@@ -103,11 +103,13 @@ class DeviceEvaluator:
             (self.builder.metric, *(() if self.builder.run.timeless else ("latency",)), "size"),
             self._evaluate,
             group=group,
+            cluster=self.builder.run.finalists_cluster,
             identity=partial(device_identity, self.builder.run),
         )
 
     def _evaluate(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
-        return self._here(candidates) if self.builder.run.cluster is None else self._there(candidates)
+        shared = self.builder.run.finalists_cluster is not None
+        return self._there(candidates) if shared else self._here(candidates)
 
     def _here(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
         group = [self._built(candidate) for candidate in candidates]

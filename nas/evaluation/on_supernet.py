@@ -54,6 +54,7 @@ class SupernetEvaluator:
             [self.builder.metric],
             self._evaluate,
             group=1,
+            cluster=self.builder.run.cluster,
             identity=partial(supernet_identity, self.builder.run),
         )
 

@@ -144,12 +144,17 @@ class Cluster:
         """Return how many workers may be asked, or measure; at least one, which is waited for."""
         return max(1, len(self._usable(measuring)))
 
-    def introduce(self) -> None:
-        """Say who works, and where Dask's dashboard is."""
+    def introduce(self, board: str = "") -> None:
+        """Say who works, and where Dask's dashboard is.
+
+        Args:
+            board: that is measured on, which no worker speaks to.
+        """
         usable, known = self._usable(False), self._workers()
         workers = [known[address] for address in sorted(usable & known.keys())]
         measuring = sum(_measures(worker) for worker in workers)
-        may_measure = "this process measures" if self.local else f"{measuring} with the resource `{DEVICE}`"
+        here = f"this process {f'alone speaks to {board}' if board else 'measures'}"
+        may_measure = here if self.local or board else f"{measuring} with the resource `{DEVICE}`"
         hosts = len({worker.get("host") for worker in workers})
         machines = f"{hosts} machine{'s' * (hosts > 1)}"
         self._reporter.say(

@@ -101,6 +101,18 @@ class Run(RunPaths):
         return self.config.device.choice.open()
 
     @property
+    def on_board(self) -> bool:
+        """Whether the device is another machine, reached over ssh or adb."""
+        return bool(self.config.device.choice.kind.machine)
+
+    @property
+    def finalists_cluster(self) -> Cluster | None:
+        """The cluster that is asked about finalists; None where they run on a board, to which workers need no
+        way.
+        """
+        return None if self.on_board else self.cluster
+
+    @property
     def plan(self) -> MeasurePlan:
         """How to measure here."""
         runtime = self._device.runtime

@@ -95,10 +95,9 @@ def _require_workers(run: "Run", stage: str) -> None:
     left = [each for each in EVALUATING if stage in ("run", each) and not run.is_done(each)]
     if run.cluster is None or not left:
         return
-    run.cluster.require_workers(
-        measuring="search" in left and not run.recorded and not run.cluster.local,
-    )
-    run.cluster.introduce()
+    here = run.cluster.local or run.on_board
+    run.cluster.require_workers(measuring="search" in left and not run.recorded and not here)
+    run.cluster.introduce(run.config.device.choice.kind.machine)
 
 
 def _introduce(run: "Run", reporter: Reporter) -> None:

@@ -14,6 +14,7 @@ from hw_profiles.errors import TrilobitError, did_you_mean
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.redaction import redacted
 from nas.emit.rewrite_onnx import rewrite
+from nas.run.cluster import Cluster
 from nas.run.config_file import parse_as, read_document, render_config, with_options
 from nas.run.configuration import RECORD
 from nas.run.environment import commit
@@ -23,6 +24,7 @@ from nas.run.tune_config import TuneConfig
 from nas.tune.estimates import measure_costs, sized
 from nas.tune.evaluation.context import TuneContext
 from nas.tune.evaluation.on_worker import found_by
+from nas.tune.evaluation.quality import Find
 from nas.tune.policies.costs import COSTS
 from nas.tune.search.limits import resolve_limits
 from nas.tune.setup.stored import stored_quantization
@@ -67,10 +69,7 @@ def tune_session(
             tuning = Tuning(folder, config)
             _open(tuning)
             tuning = tuning.with_config(_decided_here(tuning))
-            if cluster is not None and not (tuning.is_done("sample") and tuning.is_done("search")):
-                cluster.require_workers()
-                cluster.introduce()
-            context = TuneContext(tuning, None if cluster is None else found_by(cluster, tuning))
+            context = TuneContext(tuning, _found_elsewhere(tuning, cluster, reporter))
             costs = dict.fromkeys(COSTS, 1.0)  # of the original: they are measured later
             resolve_limits(config.constraints, context.fidelity.metrics, costs)
             _check_metrics(context)
@@ -78,6 +77,22 @@ def tune_session(
             write_atomic(folder / RECORD, render_config(tuning.config))
             write_json(folder / "env.json", _environment(tuning, line))
             yield context
+
+
+def _found_elsewhere(tuning: Tuning, cluster: Cluster | None, reporter: Reporter) -> Find | None:
+    """Return how a cluster evaluates policies, once it is seen that it can; None where this process does."""
+    if cluster is None:
+        return None
+    if board := tuning.config.device.choice.kind.machine:
+        reporter.say(
+            f"  cluster {cluster.address} has nothing to do: policies answer on {board}, and this process "
+            "alone speaks to it"
+        )
+        return None
+    if not (tuning.is_done("sample") and tuning.is_done("search")):
+        cluster.require_workers()
+        cluster.introduce()
+    return found_by(cluster, tuning)
 
 
 def _check_metrics(context: TuneContext) -> None:

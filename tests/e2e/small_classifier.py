@@ -13,8 +13,8 @@ from tests.nas.emit.small_networks import Net
 Shape = Sequence[int | str]
 
 
-def tune_small(folder: Path, *words: str, image: Shape, scores: Shape) -> Path:
-    """Tune it with further words of the command, and return the folder of that."""
+def small_tune(folder: Path, *, image: Shape, scores: Shape) -> list[str]:
+    """Write them, and return the command that tunes it in a folder `tuned`."""
     net, rng = Net(1), np.random.default_rng(0)
     x = net.relu6(net.conv("image", 3, 8))
     y = net.relu6(net.conv(x, 8, 16, strides=[2, 2]))
@@ -25,6 +25,10 @@ def tune_small(folder: Path, *words: str, image: Shape, scores: Shape) -> Path:
     images = rng.normal(rng.normal(0, 2, (SAMPLES, 3, 1, 1)), 1, (SAMPLES, 3, 12, 12))
     np.savez(data, image=images.astype(np.float32))
     config.write_text(tomli_w.dumps({**SMALL, "model": {}}))
-    command = ["tune", str(model), "--data", str(data), "-o", str(folder / "tuned"), "--config", str(config)]
-    assert main([*command, *words]) == 0
+    return ["tune", str(model), "--data", str(data), "-o", str(folder / "tuned"), "--config", str(config)]
+
+
+def tune_small(folder: Path, *words: str, image: Shape, scores: Shape) -> Path:
+    """Tune it with further words of the command, and return the folder of that."""
+    assert main([*small_tune(folder, image=image, scores=scores), *words]) == 0
     return folder / "tuned"

@@ -106,6 +106,12 @@ def test_who_works_is_said_at_the_start(cluster: Cluster, said: list[str]) -> No
     assert "2 workers on 1 machine, 0 with the resource `device`; dashboard " in line
 
 
+def test_who_speaks_to_a_board_is_said_too(cluster: Cluster, said: list[str]) -> None:
+    cluster.require_workers()
+    cluster.introduce("ssh:pi@10.0.0.5")
+    assert "2 workers on 1 machine, this process alone speaks to ssh:pi@10.0.0.5; dashboard " in said[0]
+
+
 def test_a_worker_that_refuses_is_left_out_in_one_line(cluster: Cluster, said: list[str]) -> None:
     names = {name for _, name in cluster.answers(name_of_worker, range(8))}
     first, other = sorted(names)
