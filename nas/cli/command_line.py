@@ -1,6 +1,7 @@
 """The words of a command line, read: what is mistyped is told in one line, with what it might have been."""
 
 import argparse
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ EXAMPLES: Mapping[str, str] = {
     "profile import": "nas profile import table.json -o phone.json",
     "import-ofa": "nas import-ofa ofa_mbv3_d234_e346_k357_w1.0",
 }
+_NEGATIVE = re.compile(r"-\.?\d[\d.]*[^\d.].*")  # with a unit: argparse knows numbers alone
 _DESCRIPTION = "Find the networks that trade accuracy against measured latency and size best."
 
 
@@ -64,7 +66,7 @@ def parse_words(words: Sequence[str], texts: Mapping[str, str]) -> argparse.Name
     parser = command_parser(name, texts[name])
     if "-h" in rest or "--help" in rest:
         return parser.format_help().rstrip()
-    arguments, unknown = parser.parse_known_args(rest)
+    arguments, unknown = parser.parse_known_args(_joined(rest))
     if unknown:
         _refuse_unknown(name, unknown[0], parser)
     for value in vars(arguments).values():
@@ -73,6 +75,22 @@ def parse_words(words: Sequence[str], texts: Mapping[str, str]) -> argparse.Name
         _check_path(value)
     arguments.command, arguments.line = name, shlex.join(("nas", *words))
     return arguments
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return words with values such as `-5s` joined to their options: they look like options, and what is
+    wrong with them is not that they are missing.
+
+    >>> _joined(["--budget", "-5s", "--seed", "-1"])
+    ['--budget=-5s', '--seed', '-1']
+    """
+    joined = list[str]()
+    for word in words:
+        if _NEGATIVE.fullmatch(word) and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def command_parser(name: str, text: str) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from nas.run.reporting import Reporter, Table
 from nas.run.tune_config import is_tune_folder
 from nas.runtimes.comparison import ComparedFile, RuntimeComparison, compare_files, folder_names
 from nas.runtimes.contestants import (
+    GIVE,
     Contestant,
     best_mixes,
     example_of,
@@ -39,7 +40,9 @@ def compare_runtimes(arguments: argparse.Namespace, reporter: Reporter) -> dict[
         raise TrilobitError(f"{arguments.plot}: the plot is written as {PLOT}; end the name in it")
     choices, notes = installed(tuple(arguments.devices or ()))
     if not choices:
-        raise TrilobitError(f"nothing here runs ONNX files: {'; '.join(notes)}")
+        raise TrilobitError(
+            f"nothing here runs ONNX files: {'; '.join(notes)}; name one that does, such as ort"
+        )
     require_one_machine((str(choice), choice.kind.machine) for choice in choices)
     tuned = _tuned(arguments, choices, reporter) if arguments.data is not None else ()
     contestants = _contestants((*arguments.networks, *tuned), choices, arguments)
@@ -98,7 +101,7 @@ def _contestants(
             continue
         path = original_of(place) if place.is_dir() else place
         if not path.is_file():
-            raise TrilobitError(f"{place}: no such file; give an ONNX file, or the folder of a tune or a run")
+            raise TrilobitError(f"{place}: no such file; {GIVE}")
         originals.setdefault(path.read_bytes(), in_fp32(path, choices))
         if place.is_dir():
             picks = tuple(arguments.pick or PICK)

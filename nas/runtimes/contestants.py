@@ -18,9 +18,12 @@ from nas.export.manifests import AnyManifest, read_any
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.tuned_manifest import TunedManifest
 from nas.export.tuned_selection import pick
+from nas.run.configuration import RECORD
 from nas.run.paths import EXAMPLE, ORIGINAL
 from nas.run.tune_config import is_tune_folder
 from nas.run.tuned_document import TunedFront, TunedNetwork
+
+GIVE = "give an ONNX file, or the folder of a tune or a run"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def exported(folder: Path, choices: Sequence[DeviceChoice]) -> list[Contestant]:
         TrilobitError: there is none.
     """
     paths = sorted(path for path in folder.glob(f"export/*/{MODEL_FILE}") if _sealed(path))
+    if not paths and not (folder / RECORD).is_file():
+        raise TrilobitError(f"{folder}: no run and no tune; {GIVE}")
     if not paths:
         raise TrilobitError(f"{folder}: no exported networks; `nas export -o {folder}` writes some")
     return [contestant for path in paths for contestant in _exported(path, choices)]
@@ -191,7 +196,7 @@ def original_of(folder: Path) -> Path:
         TrilobitError: it is not there.
     """
     if not is_tune_folder(folder) or not (folder / ORIGINAL).is_file():
-        raise TrilobitError(f"{folder}: neither an ONNX file nor the folder of a run or a tune")
+        raise TrilobitError(f"{folder}: neither an ONNX file nor the folder of a run or a tune; {GIVE}")
     return folder / ORIGINAL
 
 

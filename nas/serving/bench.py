@@ -28,7 +28,8 @@ from nas.run.reporting import QUIET, Reporter, Table, progress_bar
 from nas.search.objectives import objective
 from nas.search.units import show, show_alike
 from nas.serving.decoders import DECODE_AT, PREFILL_OF
-from nas.serving.serving import PERCENTILES, Serving, read_example, serve_one
+from nas.serving.given import read_example
+from nas.serving.serving import PERCENTILES, Serving, serve_one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,7 +210,15 @@ def _serve(
     except (ConfinedError, MismatchError) as error:
         if model.suffix == ".so" and made_of is None:
             raise stopped(model, error) from None
-        raise TrilobitError(f"{made_of or model}: {title} cannot run it: {error}") from None
+        raise _not_run(made_of or model, title, error) from None
+
+
+def _not_run(file: Path, title: str, error: Exception) -> TrilobitError:
+    """Return what to say of a file that gave no times: an option may be wrong, not the file."""
+    why = str(error)
+    return TrilobitError(
+        f"{file}: {why}" if why.startswith("--") else f"{file}: {title} cannot run it: {why}"
+    )
 
 
 def _serve_library(
@@ -260,7 +269,7 @@ def _serve_compiled(
     try:
         example = None if path is None else read_example(Path(path))
     except ValueError as error:
-        raise TrilobitError(f"--inputs {section.inputs}: {error}") from None
+        raise TrilobitError(str(error)) from None
     built = compile_file(file, engine.device.runtime, example, reporter=reporter)
     request = {"signature": [asdict(info) for info in built.signature]}
     with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
@@ -309,7 +318,7 @@ def _served_there(
         library = engine.device.runtime.compile(Artifact(code, "library"))
         return serve_one(library, None if inputs is None else Path(inputs), seconds=section.seconds)
     except (RejectedError, ValueError) as error:
-        raise TrilobitError(f"{shown}: {engine.choice.kind.title} cannot run it: {error}") from None
+        raise _not_run(shown, engine.choice.kind.title, error) from None
 
 
 def _library_request(manifest: AnyManifest) -> dict[str, Any]:

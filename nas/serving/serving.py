@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,12 @@ from hw_profiles.errors import one_line
 from hw_profiles.graph.layer import MATRIX
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.runtimes.plugin import choose
-from hw_profiles.runtimes.runtime import Artifact, Executable, TensorInfo
+from hw_profiles.runtimes.runtime import Executable, TensorInfo
 from nas.checks.examples import ExampleInput, made_up
 from nas.export.library.library import LibraryExecutable
 from nas.export.library.tuned import requested_library
 from nas.serving.decoders import Decoder, read_decoder, scenarios, tokens_of
+from nas.serving.given import example_for, opened_by
 from supernet.data.kinds import examples_called
 
 PERCENTILES = (50, 90, 95, 99)
@@ -87,7 +87,7 @@ def serve_file(request: Mapping[str, Any]) -> Answer:
         example = (
             made_up(parse(tuple[ExampleInput, ...], request["made_up"]), 0)
             if request["inputs"] is None
-            else _example(Path(request["inputs"]), first)
+            else example_for(first, Path(request["inputs"]))
         )
         items = len(np.atleast_1d(next(iter(example.values()))))
         calls = {Setting(t, items): opened[t].timed("wall", example=example) for t in opened}
@@ -125,35 +125,6 @@ def _decoding(
     return calls
 
 
-def _example(path: Path, executable: Executable) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an .npz file that a network reads.
-
-    Raises:
-        ValueError: it is no such file, or an array is missing or of another type.
-    """
-    arrays = read_example(path)
-    example = {info.name: arrays[info.name] for info in executable.inputs if info.name in arrays}
-    for info in executable.inputs:
-        if info.name not in example:
-            raise ValueError(f"{path.name} has no array called {info.name}")
-        if str(example[info.name].dtype) != info.dtype:
-            raise ValueError(f"{path.name}: {info.name} is {example[info.name].dtype}, it reads {info.dtype}")
-    return example
-
-
-def read_example(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an .npz file, by name.
-
-    Raises:
-        ValueError: it is no such file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, AttributeError, TypeError, OSError, BadZipFile):  # an .npy file is an array alone
-        raise ValueError(f"{path.name} is no .npz file of numbers by input") from None
-
-
 def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable:
     """Return the file on a device with so many threads, where it has that option."""
     choice = choose(device["name"], device["options"])
@@ -161,7 +132,7 @@ def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable
         choice = choose(device["name"], {**device["options"], "threads": threads})
     runtime = choice.open().runtime
     assert runtime is not None
-    return runtime.compile(Artifact(model, exact_sums=True))
+    return opened_by(runtime, model)
 
 
 def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequence[int]:
@@ -202,7 +173,7 @@ def serve_one(library: Executable, inputs: Path | None, *, seconds: float) -> li
     Raises:
         ValueError: it reads other arrays.
     """
-    example = None if inputs is None else _example(inputs, library)
+    example = None if inputs is None else example_for(library, inputs)
     calls = {Setting(1, 1): library.timed("wall", example=example)}
     return serve(calls, seconds=seconds, counted=_called(library.inputs))
 

@@ -16,8 +16,9 @@ from hw_profiles.measure.measurement import Measurement, MeasurePlan, plan_on
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.file_runtime import timed_inputs
 from hw_profiles.runtimes.plugin import choose
-from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable, Runtime, TensorInfo
+from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable, Runtime
 from nas.export.library.tuned import requested_library
+from nas.serving.given import example_for, fits, opened_by
 
 TASK = "nas.serving.side_by_side:time_side_by_side"
 Answer = tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]
@@ -115,7 +116,7 @@ def _open(file: Mapping[str, Any]) -> Executable:
     if "signature" in file:
         return requested_library(file)
     runtime = _runtime(file)
-    return runtime.compile(Artifact(Path(file["path"]).read_bytes(), exact_sums=True))
+    return opened_by(runtime, Path(file["path"]).read_bytes())
 
 
 def _example(first: Executable, path: str | None) -> dict[str, NDArray[Any]]:
@@ -125,8 +126,7 @@ def _example(first: Executable, path: str | None) -> dict[str, NDArray[Any]]:
         ValueError: it leaves sizes open besides the number of examples, or the file lacks an input.
     """
     if path is not None:
-        with np.load(path, allow_pickle=False) as stored:
-            return timed_inputs(first.inputs, 1, {name: stored[name] for name in stored.files})
+        return timed_inputs(first.inputs, 1, example_for(first, Path(path)))
     if unbound := [info.name for info in first.inputs if None in info.shape[1:]]:
         raise ValueError(
             f"it leaves sizes of {', '.join(unbound)} open; give what it reads with --inputs FILE.npz"
@@ -143,13 +143,7 @@ def _fed(executable: Executable, example: Arrays) -> dict[str, NDArray[Any]]:
     fed = (
         {name: example[name] for name in names} if named else dict(zip(names, example.values(), strict=True))
     )
-    return fed if all(map(_fits, executable.inputs, fed.values())) else timed_inputs(executable.inputs, 1)
-
-
-def _fits(info: TensorInfo, array: NDArray[Any]) -> bool:
-    return len(info.shape) == array.ndim and all(
-        size in (None, given) for size, given in zip(info.shape, array.shape, strict=True)
-    )
+    return fed if all(map(fits, executable.inputs, fed.values())) else timed_inputs(executable.inputs, 1)
 
 
 def _answers(executable: Executable, inputs: Arrays) -> Sequence[NDArray[Any]]:

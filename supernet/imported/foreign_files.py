@@ -28,7 +28,7 @@ BEGINNINGS: Sequence[tuple[int, bytes, str, str]] = (
 def foreign_kind(content: bytes) -> str:
     """Return what a file is that is no ONNX, and what to do about it; nothing where that is not known."""
     if not content:
-        return "it is empty"
+        return "it is empty; write it again"
     for offset, magic, kind, remedy in BEGINNINGS:
         if content[offset : offset + len(magic)] == magic:
             return f"it is {kind}; {remedy}"

@@ -15,6 +15,7 @@ from supernet.imported.foreign_files import foreign_kind
 
 LARGEST = 2**31 - 1  # bytes of a file in protobuf
 ONNX_DOMAINS = ("", "ai.onnx")
+GIVE = "give the .onnx file of a trained model"
 _NAMED = 6  # files in one line
 OLDEST_OPSET = 7  # of what the operation table and the converters know
 
@@ -29,7 +30,7 @@ def read_onnx(source: Path | bytes) -> onnx.ModelProto:
         TrilobitError: it is no ONNX file, is not whole, or keeps weights outside its folder.
     """
     content = source if isinstance(source, bytes) else _content(source)
-    proto = _parsed(content)
+    proto = parse_onnx(content)
     _load_external(proto, source if isinstance(source, Path) else None)
     _check_usable(proto)
     return proto
@@ -56,24 +57,27 @@ def _content(path: Path) -> bytes:
             f"{path}: is a folder; give the .onnx file{f' in it: {inside}' if inside else ''}"
         )
     if not path.is_file():
-        raise TrilobitError(f"{path}: there is no such file")
+        raise TrilobitError(f"{path}: there is no such file; {GIVE}")
     size = path.stat().st_size
     if size > LARGEST:
         raise TrilobitError(f"{path}: has {size:,} bytes; an ONNX file has at most {LARGEST:,}")
     return path.read_bytes()
 
 
-def _parsed(content: bytes) -> onnx.ModelProto:
+def parse_onnx(content: bytes) -> onnx.ModelProto:
+    """Return what is in a file, its weights apart where others keep them.
+
+    Raises:
+        TrilobitError: it is no ONNX file, or not whole; says what it is and what to do.
+    """
     try:
         proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, and what it makes of text
         known = foreign_kind(content)
-        what = (
-            f"not an ONNX file: {known}" if known else f"not an ONNX file, or not all of it: {_line(error)}"
-        )
-        raise TrilobitError(what) from None
+        what = f": {known}" if known else f", or not all of it: {_line(error)}; {GIVE}"
+        raise TrilobitError(f"not an ONNX file{what}") from None
     if not proto.opset_import or not proto.HasField("graph"):
-        known = foreign_kind(content) or "it has no graph of operations"
+        known = foreign_kind(content) or f"it has no graph of operations; {GIVE}"
         raise TrilobitError(f"not an ONNX file: {known}")
     if not proto.graph.node or not proto.graph.output:
         raise TrilobitError("the ONNX file has no operations, or gives nothing")

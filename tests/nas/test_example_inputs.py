@@ -109,9 +109,9 @@ def test_bench_says_what_is_wrong_with_them(tmp_path: Path, example: dict[str, A
         ("", (), "leaves sizes of ids, mask open; give what it reads with --inputs"),
         (str(tmp_path / "none.npz"), (), "no such file"),
         (str(inputs), (2,), "--inputs and --batch"),
-        (str(wrong), (), "ids is int32, it reads int64"),
-        (str(short), (), "no array called mask"),
-        (str(text), (), "no .npz file"),
+        (str(wrong), (), "--inputs wrong.npz: ids is int32, the model reads int64"),
+        (str(short), (), "--inputs short.npz: no array mask, it has ids; give an .npz"),
+        (str(text), (), "--inputs text.npz: no .npz file"),
     )
     for path, batch, reason in expected:
         with pytest.raises(TrilobitError, match=reason):
