@@ -97,6 +97,8 @@ def _tried(file: Mapping[str, Any]) -> Executable | str:
     """Return a file, ready to run, or why it is not."""
     try:
         return _open(file)
+    except ValueError as error:  # said by `opened_by`, in words for people
+        return str(error)
     except Exception as error:  # whatever its engine rejects
         return one_line(error)
 

@@ -74,7 +74,7 @@ def parse_onnx(content: bytes) -> onnx.ModelProto:
         proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, and what it makes of text
         known = foreign_kind(content)
-        what = f": {known}" if known else f", or not all of it: {_line(error)}; {GIVE}"
+        what = f": {known}" if known else f", or not all of it; {GIVE} ({_line(error)})"
         raise TrilobitError(f"not an ONNX file{what}") from None
     if not proto.opset_import or not proto.HasField("graph"):
         known = foreign_kind(content) or f"it has no graph of operations; {GIVE}"

@@ -19,7 +19,7 @@ ZEROS = np.zeros((1, 3, 4, 4), np.float32)
         (b"", "not an ONNX file: it is empty; write it again"),
         (
             b"this is no model\n" * 9,
-            "not an ONNX file, or not all of it: .*; give the .onnx file",
+            "not an ONNX file, or not all of it; give the .onnx file of a trained model ",
         ),
         (
             b"version https://git-lfs.github.com/spec/v1\n",
