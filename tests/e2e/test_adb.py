@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,9 @@ from hw_profiles.runtimes.transports.board_kind import boards_of
 from nas.cli.main import main
 from supernet.families.family import FAMILIES
 from supernet.families.mbconv import MBConvFamily, Stage
+from tests.e2e.conftest import ENVIRONMENT, Start
+from tests.e2e.small_classifier import small_tune
+from tests.e2e.test_tune import CLASSES, evaluated
 from tests.hw_profiles.transports.adb_stand_in import StandIn, StandInBoard, folder_of_tools, serving
 from tests.nas.tune.networks import image_network
 
@@ -46,6 +49,7 @@ def larger(*, in_channels: int, classes: int, formats: tuple[str, ...] = ("fp32"
     return MBConvFamily("larger", (8,), 8, stages, 16, in_channels, classes, formats)
 
 
+DEADLINE_S = 600  # of a busy machine
 LITTLE = """
 [train]
 epochs = 1
@@ -181,6 +185,56 @@ def test_a_file_is_compiled_here_and_served_there(
     boards_of.cache_clear()
     assert main(["bench", str(path), "--device", device]) == 2
     assert "is offline" in capsys.readouterr().err
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("confined_here")
+def test_a_tune_that_is_killed_or_loses_its_device_goes_on(
+    start: Start,
+    server: StandIn,
+    board: StandInBoard,
+    tuned: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("hw_profiles.runtimes.transports.boards.AGAIN_S", 0.05)
+    folder, device = tmp_path / "tuned", f"adb:{board.serial}/tvm:database={tuned}"
+    words = [*small_tune(tmp_path, image=(1, 3, 12, 12), scores=(1, CLASSES)), "--device", device]
+    process = start(*words, env={**ENVIRONMENT, **server.environment})
+    wait_until(lambda: evaluated(folder) >= 2 or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not list(board.root.rglob("agent-*")))  # it takes itself away
+    known = evaluated(folder)
+    assert not (folder / "front.json").exists()
+
+    def pull() -> None:
+        wait_until(lambda: evaluated(folder) > known)
+        server.unplug(board)
+
+    thread = threading.Thread(target=pull)
+    thread.start()
+    assert main(words) == 2
+    thread.join()
+    [error] = capsys.readouterr().err.splitlines()
+    assert f"adb:{board.serial} " in error
+    assert "What was measured is kept: the same command goes on from there" in error
+
+    server.boards.append(board)
+    left = evaluated(folder)
+    assert main(words) == 0
+    assert evaluated(folder) > left
+    assert "profile: already there" in capsys.readouterr().out
+    manifest = json.loads(next((folder / "export").glob("*/manifest.json")).read_text())
+    assert manifest["device"]["board"]["address"] == f"adb:{board.serial}"
 
 
 def test_a_full_disk_and_a_refused_key_are_one_line_each(
