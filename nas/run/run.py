@@ -225,8 +225,13 @@ class Run(RunPaths):
 
     def is_done(self, stage: str) -> bool:
         """Return whether the stage finished, with this configuration, and what it wrote is still there."""
-        # other stages find out for themselves
-        results = {"sample": (self.samples_path,), "search": (self.front_path,)}
+        results = {
+            "profile": (self.profile_path,),
+            "train": (self.checkpoint_path,),
+            "sample": (self.samples_path,),
+            "search": (self.front_path,),
+            "export": (self.export_path,),
+        }
         return StageRecord(self.folder).is_done(stage, self.fingerprint(stage), results.get(stage, ()))
 
     def has_finished(self, stage: str) -> bool:

@@ -183,12 +183,20 @@ def test_another_limit_redoes_only_search_and_export(
     assert exported <= {entry["id"] for entry in read(own_run / "front.json")["candidates"]}
 
 
-def test_a_search_whose_front_was_removed_is_not_done(own_run: Path) -> None:
+def test_a_stage_whose_result_was_removed_is_not_done(own_run: Path) -> None:
     run = find_run(own_run)
-    assert all(run.is_done(stage) for stage in ("sample", "search", "export"))
-    run.front_path.unlink()
-    run.samples_path.unlink()
-    assert [stage for stage in ("sample", "search", "export") if run.is_done(stage)] == ["export"]
+    results = {
+        "profile": run.profile_path,
+        "train": run.checkpoint_path,
+        "sample": run.samples_path,
+        "search": run.front_path,
+    }
+    assert all(run.is_done(stage) for stage in (*results, "export"))
+    for path in results.values():
+        path.unlink()
+    assert [stage for stage in (*results, "export") if run.is_done(stage)] == ["export"]
+    shutil.rmtree(run.export_path)
+    assert not run.is_done("export")
 
 
 @pytest.mark.slow
