@@ -25,6 +25,10 @@ ArtifactKind = Literal["onnx", "library"]
 OPEN_BATCH = 100  # items at a time through an executable that takes any number
 
 
+class LostError(TrilobitError):
+    """A machine that runs artifacts does not answer, whatever it thinks of them."""
+
+
 class RejectedError(TrilobitError):
     """What runs on another machine does not run an artifact, in its own words; the machine is there."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import LostError
 from nas.checks.parity import file_outputs
 from nas.export.library.target import own_target
 from nas.run.run import Run
@@ -67,9 +68,14 @@ def original_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: 
 
     Args:
         model: its ONNX file.
+
+    Raises:
+        LostError: it is on a board that does not answer.
     """
     try:
         return device_outputs(run, network, model, examples)
+    except LostError:
+        raise
     except TrilobitError as error:
         host = host_runtime()
         info = host.describe()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.runtime import LostError
 from nas.checks.check import AnsweredFor, Answers, AnyInput, Input, TextInput
 from nas.checks.expected import expected_answers
 from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
@@ -31,7 +32,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Course:
+class TuningMethod:
     """How a network was fine-tuned.
 
     Attributes:
@@ -49,14 +50,14 @@ class Tuned:
     """A fine-tuned network, as it may be exported."""
 
     network: QuantizedGraph
-    course: Course
+    method: TuningMethod
 
 
 @dataclass(frozen=True)
 class Tuning:
     """What fine-tuning did to a network. The test part is reported and decides nothing."""
 
-    course: Course
+    method: TuningMethod
     before: Accuracy
     after: Accuracy
     metric: Metric = ACCURACY
@@ -135,11 +136,16 @@ def require_exportable(run: Run) -> None:
 def original_outputs(builder: NetworkBuilder) -> Outputs:
     """Return what the largest network in fp32 says of the test part, which others are compared with: where
     the device does not run it, by this machine's own runtime.
+
+    Raises:
+        LostError: the device is a board that does not answer.
     """
     run = builder.run
     largest = builder.emit(run.family.extreme("largest"))
     try:
         return file_outputs(largest, run.task.test, run.task, run.runtime)
+    except LostError:
+        raise
     except TrilobitError:
         return file_outputs(largest, run.task.test, run.task)
 
@@ -160,7 +166,7 @@ def build(
     tuning = None
     if tuned is not None:
         changed = _tuned_version(builder, tuned.network, original)
-        tuning = Tuning(tuned.course, version.accuracy, changed.accuracy, main_metric(run.task))
+        tuning = Tuning(tuned.method, version.accuracy, changed.accuracy, main_metric(run.task))
         version = changed if tuning.kept else version
     network = version.network
     # resized pixels are rounded, the simulation's are not

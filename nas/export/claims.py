@@ -90,9 +90,9 @@ def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
         return None
     return {
         "epochs": run.config.export.finetune,
-        "optimiser": tuning.course.optimiser,
-        "learning_rate": tuning.course.learning_rate,
-        "rounded": tuning.course.rounded,
+        "optimiser": tuning.method.optimiser,
+        "learning_rate": tuning.method.learning_rate,
+        "rounded": tuning.method.rounded,
         "kept": tuning.kept,
         "before": _by_part(tuning.before),
         "after": _by_part(tuning.after),

@@ -11,7 +11,7 @@ from torch import nn
 from hw_profiles.graph.lowering import lower
 from hw_profiles.reference.integer_sums import IntegerSums
 from nas.evaluation.builder import NetworkBuilder
-from nas.export.build import Course, Tuned
+from nas.export.build import Tuned, TuningMethod
 from nas.run.config_file import parse_config
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run, find_run
@@ -109,8 +109,8 @@ def finetuned(
                     update(done + tuning.steps - (progress.steps - progress.step), note)
             done += tuning.steps
             settings, rounded = context.settings(student), student.quantizers is not None
-            course = Course(settings.optimiser, settings.learning_rate, rounded)
-            networks[tuning.candidate.id] = Tuned(tuned_network(context, student), course)
+            method = TuningMethod(settings.optimiser, settings.learning_rate, rounded)
+            networks[tuning.candidate.id] = Tuned(tuned_network(context, student), method)
     return networks
 
 

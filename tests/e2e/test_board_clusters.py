@@ -3,7 +3,6 @@ board, to which workers have no way. The board is this machine, behind what stan
 """
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,15 @@ from typing import Any
 
 import pytest
 
-from hw_profiles.runtimes.transports import board_kind
 from hw_profiles.runtimes.transports.board import BoardLost
 from hw_profiles.runtimes.transports.boards import Boards
-from hw_profiles.runtimes.transports.ssh import PROGRAM
 from nas.cli.main import main
 from nas.evaluation import on_supernet
 from nas.tune.evaluation import on_worker
 from supernet.families.family import FAMILIES
 from tests.e2e.small_classifier import tune_small
 from tests.e2e.test_adb import LITTLE
-from tests.hw_profiles.transports.pipes import stand_in
+from tests.hw_profiles.transports.pipes import board_here
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
@@ -32,9 +29,7 @@ Places = dict[str, set[bool]]  # of what was done: whether workers did it
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device of one board."""
-    monkeypatch.setenv(PROGRAM, stand_in(tmp_path))
-    board_kind.boards_of.cache_clear()
-    return f"ssh:pi@board/ort:python={sys.executable},folder={tmp_path / 'cache'}"
+    return board_here(tmp_path, monkeypatch)
 
 
 @pytest.fixture

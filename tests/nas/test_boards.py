@@ -3,7 +3,6 @@ ssh.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,19 @@ import numpy as np
 import pytest
 
 from hw_profiles.profiles.profile_json import load_profile
-from hw_profiles.runtimes.transports import board_kind
-from hw_profiles.runtimes.transports.ssh import PROGRAM
 from nas.checks.check import Input
 from nas.cli.main import main
 from nas.emit.to_onnx import random_network
 from supernet.families.family import Family
 from supernet.tasks.loading import load_images
-from tests.hw_profiles.transports.pipes import stand_in
+from tests.hw_profiles.transports.pipes import board_here
 from tests.nas.exported import write_exported
 
 
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device of one board."""
-    monkeypatch.setenv(PROGRAM, stand_in(tmp_path))
-    board_kind.boards_of.cache_clear()
-    return f"ssh:pi@board/ort:python={sys.executable},folder={tmp_path / 'cache'}"
+    return board_here(tmp_path, monkeypatch)
 
 
 @pytest.fixture

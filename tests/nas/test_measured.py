@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.transports.board import BoardLost
+from nas.evaluation import through
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.micro import TOO_LARGE
 from nas.evaluation.on_device import GROUP, WAITING_SHARE, DeviceEvaluator, turns
@@ -118,3 +121,24 @@ def test_what_a_device_does_not_run_meets_no_limit(family: Family, failing: tupl
     values = measured_values(context, measured)
     missed = targets.violation({"arena": np.zeros(2), **values})
     assert [bool(excess) for excess in missed] == [place in failing for place in range(2)]
+
+
+@pytest.mark.parametrize("error", [BoardLost("gone"), TrilobitError("no such operation")])
+def test_a_lost_board_has_not_rejected_the_reference(
+    monkeypatch: pytest.MonkeyPatch, error: TrilobitError
+) -> None:
+    def ask(*_: Any) -> None:
+        raise error
+
+    outputs = np.zeros((1, 10))
+    monkeypatch.setattr(through, "device_outputs", ask)
+    monkeypatch.setattr(through, "file_outputs", lambda *_: outputs)
+    run: Any = SimpleNamespace(task=None)
+    network: Any = None
+    if isinstance(error, BoardLost):
+        with pytest.raises(BoardLost, match="gone"):
+            through.original_outputs(run, network, b"", None)
+    else:
+        answered = through.original_outputs(run, network, b"", None)
+        assert answered.outputs is outputs
+        assert answered.through.endswith("on this machine, since no such operation")

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.runtime import LostError
 
 
-class BoardLost(TrilobitError):  # noqa: N818 - what happened, not what is wrong
+class BoardLost(LostError):  # noqa: N818 - what happened, not what is wrong
     """A board does not answer, or not as it should. What was asked of it can be asked of another one.
 
     Attributes:

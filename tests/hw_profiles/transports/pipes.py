@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.ort.elsewhere import OrtHere
 from hw_profiles.runtimes.ort.options import OrtOptions
 from hw_profiles.runtimes.transports.board import BoardLost
+from hw_profiles.runtimes.transports.board_kind import boards_of
 from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
 from hw_profiles.runtimes.transports.board_transport import BoardTransport
 from hw_profiles.runtimes.transports.boards import Boards
 from hw_profiles.runtimes.transports.launch import PythonAgent
+from hw_profiles.runtimes.transports.ssh import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,13 @@ def device(boards: Boards, **options: Any) -> MeasuredDevice:
     return MeasuredDevice(
         BoardRuntime(OrtHere(OrtOptions(**options)), boards), BoardTransport(boards), in_context
     )
+
+
+def board_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the device that is ONNX Runtime on this machine, as a board behind what stands in for ssh."""
+    monkeypatch.setenv(PROGRAM, stand_in(folder))
+    boards_of.cache_clear()
+    return f"ssh:pi@board/ort:python={sys.executable},folder={folder / 'cache'}"
 
 
 def stand_in(folder: Path) -> str:

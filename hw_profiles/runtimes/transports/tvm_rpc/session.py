@@ -13,9 +13,9 @@ from typing import Any
 import tvm
 from tvm import rpc
 
-from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan, Samples
+from hw_profiles.runtimes.runtime import LostError
 from hw_profiles.runtimes.transports.tvm_rpc.tracker import Offer
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
 from hw_profiles.runtimes.tvm_cpu.runtime import Program, timed
@@ -25,7 +25,7 @@ from hw_profiles.runtimes.tvm_cpu.unit import Array
 SESSION_S = 1800  # then the server ends a session by itself: its client was switched off
 
 
-class BoardLost(TrilobitError):  # noqa: N818 - what happened, not what is wrong
+class BoardLost(LostError):  # noqa: N818 - what happened, not what is wrong
     """The board does not answer any more. What was asked of it can be asked of another one."""
 
 
