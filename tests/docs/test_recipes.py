@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from hw_profiles.graph import formats
 from hw_profiles.graph.ops import OPS
 from nas.cli.main import main
 from nas.emit.operations import NODES
+from supernet.formats.loading import load_format
 from supernet.graph.operations import TORCH
 
 OTHERS = ("README", "adb", "ssh", "tune")  # have tests of their own
@@ -35,6 +37,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for table, entries in zip(tables, kept, strict=True):
         table.clear()
         table.update(entries)
+    load_format.cache_clear()
+    formats._of_plugin.cache_clear()
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
