@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from tests.e2e.small_classifier import small_tune
 from tests.e2e.test_tune import CLASSES, evaluated
 from tests.hw_profiles.transports.adb_stand_in import StandIn, StandInBoard, folder_of_tools, serving
 from tests.nas.tune.networks import image_network
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,7 +50,6 @@ def larger(*, in_channels: int, classes: int, formats: tuple[str, ...] = ("fp32"
     return MBConvFamily("larger", (8,), 8, stages, 16, in_channels, classes, formats)
 
 
-DEADLINE_S = 600  # of a busy machine
 LITTLE = """
 [train]
 epochs = 1
@@ -185,13 +185,6 @@ def test_a_file_is_compiled_here_and_served_there(
     boards_of.cache_clear()
     assert main(["bench", str(path), "--device", device]) == 2
     assert "is offline" in capsys.readouterr().err
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("confined_here")

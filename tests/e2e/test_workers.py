@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import psutil
 import pytest
 
 from nas.run.storage import Storage, open_storage
+from tests.waiting import DEADLINE_S, wait_until
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
-DEADLINE_S = 600  # of several processes on a busy machine
-POLL_S = 0.3
 PASSWORD = "s3cret@{}"  # as awkward as people write them
 IN_URL = "s3cret%40{}"
 Process = subprocess.Popen[str]
@@ -85,13 +83,6 @@ def postgresql(server: str, request: pytest.FixtureRequest) -> str:
     with contextlib.closing(connection):
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
     return server.replace("{database}", name)
-
-
-def wait_until(happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(POLL_S)
 
 
 # -- a cluster -------------------------------------------------------------------------------------------
