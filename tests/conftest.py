@@ -121,6 +121,14 @@ def _short_learning() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_board_is_slow() -> Iterator[None]:
+    """Nobody is told of a board that a busy machine is slow to start: tests compare what is told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hw_profiles.runtimes.transports.boards.SLOW_S", 3600.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_power_cut() -> Iterator[None]:
     """Nothing waits for the disk, here: no test cuts the power. `test_failures` watches what is flushed, and
     processes of their own, which tests kill, flush as ever.

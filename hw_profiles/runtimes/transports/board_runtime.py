@@ -138,7 +138,8 @@ class BoardExecutable:
         sha256, packed = named_arrays(inputs)
 
         def asked(client: AgentClient) -> dict[str, Array]:
-            answer = self.runtime.ask(client, self.addressed, "run", {sha256: packed}, inputs=sha256)
+            files, fields = {sha256: packed}, {"inputs": sha256, "who": whoever()}
+            answer = self.runtime.ask(client, self.addressed, "run", files, **fields)
             names = client.read(tuple[str, ...], answer.get("names"))
             return _decoded(client, answer.get("npz"), lambda content: arrays_in(content, names))
 

@@ -15,6 +15,7 @@ from hw_profiles.runtimes.transports.launch import Launch
 
 TRIES = 3  # in a row, after which a board is given up
 AGAIN_S = 2.0  # before a board that was lost is tried again, times the tries so far
+SLOW_S = 5.0  # after which people are told what they wait for
 KEPT = "What was measured is kept: the same command goes on from there"
 
 Result = TypeVar("Result")
@@ -133,7 +134,13 @@ class Boards:
             state.client.kill()
             state.client = None
         if state.client is None:
-            state.client = self._launch(board)
+            slow = threading.Timer(SLOW_S, self.tell, [f"{board.name}: waiting for it to answer"])
+            slow.daemon = True
+            slow.start()
+            try:
+                state.client = self._launch(board)
+            finally:
+                slow.cancel()
             self._alike(board, state.client.facts)
         return state.client
 

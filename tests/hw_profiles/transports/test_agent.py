@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -300,7 +300,16 @@ def test_an_interruption_ends_the_conversation_so_that_no_answer_is_read_as_anot
 # -- one measurement at a time -------------------------------------------------------------------------------
 
 
-def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
+def answer(device: MeasuredDevice, words: str) -> list[object]:
+    """Run a file once, without timing it."""
+    executable = device.runtime.compile(artifact(words))  # type: ignore[union-attr]
+    return [executable.run({"x": np.zeros((1, 2), np.float32)})]
+
+
+@pytest.mark.parametrize("use", [sample, answer])
+def test_a_second_run_waits_and_says_for_whom(
+    tmp_path: Path, use: Callable[[MeasuredDevice, str], list[object]]
+) -> None:
     told: list[str] = []
     boards = Boards([Pipe(modules=engine(tmp_path / "engine"))], agent(tmp_path), told.append)
     path = tmp_path / "lock"
@@ -308,7 +317,7 @@ def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
     with path.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         results: list[object] = []
-        thread = threading.Thread(target=lambda: results.extend(sample(device(boards), "good")))
+        thread = threading.Thread(target=lambda: results.extend(use(device(boards), "good")))
         thread.start()
         end = time.monotonic() + 30
         while not told and time.monotonic() < end:

@@ -159,6 +159,22 @@ def test_a_board_that_never_answered_is_given_up_at_once_and_people_hear_of_it()
     assert boards.left == 1
 
 
+def test_a_board_that_takes_its_time_to_answer_is_waited_for_audibly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "SLOW_S", 0.01)
+    heard, told, script = threading.Event(), list[str](), Scripted()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        heard.set()
+
+    def launch(board: Board) -> AgentClient:
+        assert heard.wait(30)
+        return script(board)
+
+    assert use(Boards([Pipe("a")], launch, tell), script) == "a"
+    assert told == ["pipe:a: waiting for it to answer"]
+
+
 def test_none_left_says_why_each_went_and_what_to_do() -> None:
     script = Scripted(a=[None, lost("a: key refused", again=False)], b=[lost("b: no Python", again=False)])
     boards, _ = scripted(script, "a", "b")

@@ -221,6 +221,7 @@ static void answer_run(Worker* worker, const Json* request) {
     fail(worker, "artifact", "the inputs are not what it reads");
   size_t count = bytes / reads;
   char *input = get_aligned(reads), *output = get_aligned(gives), *all = get_memory(count * gives);
+  hold_lock(worker, request); /* answers would disturb who measures */
   double told_s = now_s();
   for (size_t i = 0; i < count; ++i) {
     if (now_s() - told_s > TELL_S) {
