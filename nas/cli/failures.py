@@ -1,8 +1,10 @@
 """What ends a command, in one line: bad input, the file system, memory, a library that is not installed."""
 
 import errno
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from hw_profiles.engines import missing_engine
 from hw_profiles.errors import TrilobitError
@@ -43,6 +45,8 @@ def in_one_line(error: BaseException) -> str:
         return missing_engine(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if _unreadable(error):
+            return f"{where}{error.strerror.lower()}: let it be read, or name a file that may be"
         remedy = _REMEDIES.get(error.errno or 0, _OTHER)
         return f"{where}{error.strerror.lower()}; nothing half-written was left: {remedy}"
     if isinstance(error, OSError):
@@ -51,3 +55,9 @@ def in_one_line(error: BaseException) -> str:
         "out of memory; free some, or lower --images, --batch or the batch size of training in the "
         f"configuration; {_OTHER}"
     )
+
+
+def _unreadable(error: OSError) -> bool:
+    """Return whether it is a file that is there and may not be read: no other folder would mend that."""
+    denied = error.errno in (errno.EACCES, errno.EPERM) and isinstance(error.filename, str | Path)
+    return denied and Path(error.filename).is_file() and not os.access(error.filename, os.R_OK)

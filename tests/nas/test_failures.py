@@ -37,6 +37,18 @@ def test_the_remedy_is_that_of_what_failed(number: int, remedy: str) -> None:
     assert ("make room" in line) == (number in (errno.ENOSPC, errno.EDQUOT))
 
 
+def test_a_file_that_may_not_be_read_is_no_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.onnx"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda where, mode: mode != os.R_OK)  # root may read everything
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    assert in_one_line(error) == f"{path}: permission denied: let it be read, or name a file that may be"
+    path.unlink()
+    assert "write to another folder with -o" in in_one_line(error)
+
+
 def test_no_more_memory_is_one_line() -> None:
     with pytest.raises(MemoryError) as of_numpy:
         np.empty(2**60, np.uint8)
