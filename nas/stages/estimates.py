@@ -13,6 +13,8 @@ from hw_profiles.graph.workload import Workload
 from hw_profiles.profiles.batches import Batch, probe_networks, reference_network, works_of
 from hw_profiles.profiles.whole_networks import TRUTH
 from hw_profiles.runtimes.runtime import Job
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.run import STAGES, Run
 from nas.search.searcher import SLOWER, USUAL
 from nas.stages.finetune import finetune_seconds
@@ -89,14 +91,14 @@ def estimate(run: Run) -> Estimate:
         seconds["profile"] = min(measured, run.config.profile.budget_s())
     if not run.is_done("train"):
         seconds["train"] = _train_seconds(run) + _quantized_seconds(run)
-    evaluation = _evaluation_seconds(run)
-    evaluated = evaluation / _evaluating(run)
+    sampled, evaluation = _evaluation_seconds(run)
+    workers = _evaluating(run)
     if not run.is_done("sample"):
-        seconds["sample"] = most_samples(run) * evaluated
+        seconds["sample"] = most_samples(run) * sampled / workers
     if not run.is_done("fit"):
         seconds["fit"] = FIT_S * FITS
     if not run.is_done("search"):
-        measured = search.rounds * search.finalists * (evaluated + per_network)
+        measured = search.rounds * search.finalists * (evaluation / workers + per_network)
         predicted = search.rounds * search.candidates * SLOWER.get(search.searcher, USUAL).candidate_s
         seconds["search"] = measured + predicted + FIT_S * (search.rounds + 2)
     if not run.is_done("export"):
@@ -182,15 +184,25 @@ def _quantized_seconds(run: Run) -> float:
     return (time.perf_counter() - start) * phase_steps(run.task, phase)
 
 
-def _evaluation_seconds(run: Run) -> float:
-    """Estimate evaluations from the largest and the smallest network of an untrained supernet."""
+def _evaluation_seconds(run: Run) -> tuple[float, float]:
+    """Estimate evaluations from the largest and the smallest network of an untrained supernet.
+
+    Returns:
+        Seconds for one network on the examples that samples are scored on, and on all of search-validation.
+    """
     net = run.family.supernet(rng=np.random.default_rng(0)).eval()
     calibration = calibration_examples(run.task, seed=run.config.seed)
-    narrowest = run.family.formats[-1]
-    extremes = [run.family.extreme("smallest"), run.family.extreme("largest", narrowest)]
-    start = time.perf_counter()
+    scoring = SupernetEvaluator(NetworkBuilder(run)).scoring
+    smallest = run.family.extreme("smallest")
+    networks = (smallest, smallest, run.family.extreme("largest", run.family.formats[-1]))
+    building, scored = np.zeros(len(networks)), np.zeros(len(networks))
     with torch.no_grad():
-        for candidate in extremes:
+        for i, candidate in enumerate(networks):
+            start = time.perf_counter()
             network = build_network(run.family, net, candidate, run.task, calibration, sums=run.sums)
-            simulated_metric(network, run.task.validation, run.task)
-    return (time.perf_counter() - start) / len(extremes)
+            built = time.perf_counter()
+            simulated_metric(network, scoring, run.task)
+            building[i], scored[i] = built - start, time.perf_counter() - built
+    built_s, scored_s = building[1:].mean(), scored[1:].mean()  # what the first takes longer happens once
+    share = len(run.task.validation) / len(scoring)
+    return float(built_s + scored_s), float(built_s + share * scored_s)

@@ -18,6 +18,7 @@ from nas.stages import estimates
 from nas.stages.estimates import FIT_S, Estimate, estimate
 from nas.stages.preflight import LEFT_OUT, _time, preflight
 from nas.stages.profile import FITTED, HELD_OUT, estimate_batches, start_profile
+from nas.stages.sample import most_samples
 from predictors.table import distinct_layers
 from tests.hw_profiles.restless import RestlessBackend
 
@@ -50,8 +51,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made, clock = Run(tmp_path, config), Clock()
     made.__dict__["device"] = SlowBackend(None, lambda layer: 0.0, clock=clock)  # type: ignore[arg-type]
     monkeypatch.setattr(estimates, "time", clock)
-    for name in ("_train_seconds", "_quantized_seconds", "_evaluation_seconds"):
+    for name in ("_train_seconds", "_quantized_seconds"):
         monkeypatch.setattr(estimates, name, lambda run: 1.0)
+    monkeypatch.setattr(estimates, "_evaluation_seconds", lambda run: (1.0, 2.0))
     return made
 
 
@@ -63,8 +65,29 @@ def test_every_stage_that_measures_or_computes_is_estimated(run: Run) -> None:
     assert found.seconds["profile"] == pytest.approx(units + TRUTH * 3 * (FITTED + HELD_OUT))
     assert found.seconds["fit"] >= 5 * FIT_S
     finalists = run.config.search.rounds * run.config.search.finalists
-    assert found.seconds["search"] > finalists * (1 + TRUTH)
+    assert found.seconds["sample"] == most_samples(run)
+    assert found.seconds["search"] > finalists * (2 + TRUTH)
     assert found.waiting_s == 0.0
+
+
+def test_samples_on_fewer_images_take_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first network takes to start is no part of what each takes."""
+    clock, first = Clock(), [100.0]
+    monkeypatch.setattr(estimates, "time", clock)
+
+    def build(*arguments: object, **options: object) -> None:
+        clock.now += 1.0 + (first.pop() if first else 0.0)
+
+    def score(network: object, examples: Sequence[object], task: object) -> None:
+        clock.now += 0.01 * len(examples)
+
+    monkeypatch.setattr(estimates, "build_network", build)
+    monkeypatch.setattr(estimates, "simulated_metric", score)
+    run = Run(tmp_path, replace(RunConfig(), sample=replace(RunConfig().sample, images=50)))
+    run.__dict__["device"] = RestlessBackend(None, lambda layer: 0.0)  # type: ignore[arg-type]
+    sampled, evaluated = estimates._evaluation_seconds(run)
+    assert sampled == pytest.approx(1.5)
+    assert evaluated == pytest.approx(1 + 0.01 * len(run.task.validation))
 
 
 def test_a_profile_that_was_interrupted_is_gone_on_with(run: Run) -> None:
