@@ -41,11 +41,11 @@ def row_layers(rows: Numbers) -> list[Layer]:
 def fit_energies(computing: Numbers, moved_bits: Numbers, energy_j: Numbers) -> Numbers:
     """Joules of a computing cycle and of a moved bit: least absolute relative error."""
     design, weight = np.column_stack((computing, moved_bits)) / energy_j[:, None], np.ones(len(energy_j))
-    found = np.zeros(2)
+    energies = np.zeros(2)
     for _ in range(FIT_TURNS):
-        found = np.linalg.lstsq(design * weight[:, None], weight, rcond=None)[0]
-        weight = 1 / np.sqrt(np.maximum(np.abs(design @ found - 1), 1e-3))
-    return found
+        energies = np.linalg.lstsq(design * weight[:, None], weight, rcond=None)[0]
+        weight = 1 / np.sqrt(np.maximum(np.abs(design @ energies - 1), 1e-3))
+    return energies
 
 
 def agreement(task: str, predicted: Numbers, published: Numbers) -> Iterator[Row]:
@@ -68,9 +68,10 @@ def bitfusion_rows(data: Path) -> list[Row]:
     costs = [layer_cost(array, layer) for layer in row_layers(published)]
     cycles, computing, moved = np.array([(c.cycles, c.computing, c.moved_bits) for c in costs if c]).T
     latency_s, energy_j = published[:, 9] * 1e-3, published[:, 10] * 1e-3
-    found = fit_energies(computing[fitted], moved[fitted], energy_j[fitted])
+    energies = fit_energies(computing[fitted], moved[fitted], energy_j[fitted])
     print(
-        f"fitted to {fitted.sum():,} rows: {found[0]:.3g} J a computing cycle, {found[1]:.3g} J a moved bit"
+        f"fitted to {fitted.sum():,} rows: {energies[0]:.3g} J a computing cycle,"
+        f" {energies[1]:.3g} J a moved bit"
     )
     kinds = {"pointwise": published[:, 6] == 1, "depthwise": published[:, 6] > 1, "all": published[:, 6] > 0}
     out: list[Row] = []

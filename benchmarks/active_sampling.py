@@ -134,56 +134,58 @@ def tau(said: Floats, truth: Floats) -> float:
     return float(kendalltau(said, truth).statistic) if np.ptp(said) > 0 else 0.0
 
 
-def needed(n: Floats, taus: Floats, wanted: float) -> float:
-    """Rows at which a curve first reaches `wanted`, between its points; infinite where it never does."""
-    reached = np.flatnonzero(taus >= wanted)
+def needed(n: Floats, taus: Floats, target_tau: float) -> float:
+    """Rows at which a curve first reaches `target_tau`, between its points; infinite where it never does."""
+    reached = np.flatnonzero(taus >= target_tau)
     if not len(reached):
         return float("inf")
     at = int(reached[0])
     if at == 0:
         return float(n[0])
-    share = (wanted - taus[at - 1]) / (taus[at] - taus[at - 1])
+    share = (target_tau - taus[at - 1]) / (taus[at] - taus[at - 1])
     return float(n[at - 1] + share * (n[at] - n[at - 1]))
 
 
-def rows_of(pool: str, found: Mapping[str, Sequence[Learned]]) -> list[Row]:
+def rows_of(pool: str, learned: Mapping[str, Sequence[Learned]]) -> list[Row]:
     """The figures of one pool."""
-    curves = {name: np.mean([one.taus for one in draws], axis=0) for name, draws in found.items()}
-    n = found["random"][0].n
-    others = [name for name in found if name != "random"]
+    curves = {name: np.mean([draw.taus for draw in draws], axis=0) for name, draws in learned.items()}
+    n = learned["random"][0].n
+    others = [name for name in learned if name != "random"]
     out = []
     for reference in REFERENCES:
-        wanted = float(np.interp(reference, n, curves["random"]))
+        target_tau = float(np.interp(reference, n, curves["random"]))
         for name in others:
             single = [
-                needed(n, one.taus, float(np.interp(reference, n, base.taus)))
-                for one, base in zip(found[name], found["random"], strict=True)
+                needed(n, draw.taus, float(np.interp(reference, n, base.taus)))
+                for draw, base in zip(learned[name], learned["random"], strict=True)
             ]
             finite = [value for value in single if np.isfinite(value)]
             spread = interquartile_range(np.array(finite)) if finite else 0.0
-            count = min(needed(n, curves[name], wanted), MOST + 1.0)  # "more than all" as a number
-            metric = f"to the tau of {reference} random ones ({wanted:.3f})"
+            count = min(needed(n, curves[name], target_tau), MOST + 1.0)  # "more than all" as a number
+            metric = f"to the tau of {reference} random ones ({target_tau:.3f})"
             peers = {"random": float(reference)}
             out.append(Row(f"{pool}, {name}", metric, "evaluations", "lower", count, spread, peers))
     for name in others:
-        out += [tau_row(pool, name, found, "tau", lambda one: float(one.taus[4]), f"{n[4]}")]
-        out += [tau_row(pool, name, found, "tau near the front", lambda one: float(one.near[4]), f"{n[4]}")]
-        for count in found[name][0].judged:
+        out += [tau_row(pool, name, learned, "tau", lambda draw: float(draw.taus[4]), f"{n[4]}")]
+        out += [
+            tau_row(pool, name, learned, "tau near the front", lambda draw: float(draw.near[4]), f"{n[4]}")
+        ]
+        for count in learned[name][0].judged:
             metric = "tau of the predictor"
-            out += [tau_row(pool, name, found, metric, lambda one, m=count: one.judged[m], f"{count}")]
+            out += [tau_row(pool, name, learned, metric, lambda draw, m=count: draw.judged[m], f"{count}")]
     return out
 
 
 def tau_row(
     pool: str,
     name: str,
-    found: Mapping[str, Sequence[Learned]],
+    learned: Mapping[str, Sequence[Learned]],
     metric: str,
     value: Callable[[Learned], float],
     after: str,
 ) -> Row:
     """One tau beside that of random rows."""
-    values, base = ([value(one) for one in found[which]] for which in (name, "random"))
+    values, base = ([value(draw) for draw in learned[which]] for which in (name, "random"))
     metric, peers = f"{metric} after {after}", {"random": float(np.mean(base))}
     spread = interquartile_range(np.array(values))
     return Row(f"{pool}, {name}", metric, "", "higher", float(np.mean(values)), spread, peers)
@@ -201,10 +203,10 @@ def main() -> None:
         for pool in arguments.pool or POOLS:
             rows = POOLS[pool](arguments.data)
             strategies = ("random", DEFAULT_STRATEGY) if arguments.quick else STRATEGIES
-            found = {
+            learned = {
                 name: [learn(rows, name, seed, predictor) for seed in range(seeds)] for name in strategies
             }
-            out += rows_of(pool, found)
+            out += rows_of(pool, learned)
     report("active_sampling", out, arguments.json)
 
 

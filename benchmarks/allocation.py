@@ -99,7 +99,7 @@ def timed(task: str, problem: Problem, repeats: int, *, brute: bool, target: flo
     if brute:
         tasks["every assignment"] = lambda: every(problem)
     seconds = interleaved_s(tasks, repeats)
-    peers = {name: float(np.median(found)) for name, found in seconds.items() if name != "ours"}
+    peers = {name: float(np.median(samples)) for name, samples in seconds.items() if name != "ours"}
     ours = seconds["ours"]
     spread = interquartile_range(ours)
     return Row(task, "seconds to solve", "s", "lower", float(np.median(ours)), spread, peers, target)
@@ -129,16 +129,16 @@ def agreement(count: int) -> Row:
 def rows(repeats: int, count: int) -> list[Row]:
     """All figures."""
     small = instance(16, (8, 4), 0)
-    found = [agreement(count), timed("16 layers x 2, 2 limits", small, repeats, brute=True, target=None)]
+    figures = [agreement(count), timed("16 layers x 2, 2 limits", small, repeats, brute=True, target=None)]
     for layers, widths, neighbours in itertools.product((52,), ((8, 4), (8, 6, 4, 2)), (False, True)):
         kind = ", conversions between neighbours" if neighbours else ""
         task = f"{layers} layers x {len(widths)}, 2 limits{kind}"
         problem = instance(layers, widths, 0, neighbours=neighbours)
         target = None if neighbours else TARGET_S
-        found.append(timed(task, problem, repeats, brute=False, target=target))
+        figures.append(timed(task, problem, repeats, brute=False, target=target))
         others = [instance(layers, widths, seed, neighbours=neighbours) for seed in range(repeats)]
-        found.append(gaps(task, others))
-    return found
+        figures.append(gaps(task, others))
+    return figures
 
 
 def main() -> None:

@@ -82,9 +82,11 @@ def apq_encoding(space: SearchSpace) -> ApqEncoding:
     for gene in (*ARCHITECTURE, *POLICY):
         for column in (space.columns[f"{block}.{gene}"] for block in blocks):
             options = space.choices[column].options
-            wanted = BITS if gene in POLICY else options
-            one_hot = np.array([[option == one for option in options] for one in wanted], np.float32)
-            columns += [column] * len(wanted)
+            categories = BITS if gene in POLICY else options
+            one_hot = np.array(
+                [[option == category for option in options] for category in categories], np.float32
+            )
+            columns += [column] * len(categories)
             values.append(np.pad(one_hot, ((0, 0), (1, k - len(options)))))
     lookup = Encoding(space, np.array(columns, np.int64), np.concatenate(values))
     return ApqEncoding(lookup, len(columns) - len(BITS) * len(POLICY) * len(blocks))

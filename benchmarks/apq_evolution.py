@@ -60,11 +60,11 @@ def feasible(draw: Callable[[int], Genomes], excess: Excess, n: int) -> Genomes:
     """Up to `n` of what is drawn, within the limits; the others cost nothing but the table. Fewer where
     `GIVEN_UP` draws did not give as many.
     """
-    found, drawn = draw(0), 0
-    while len(found) < n and drawn < GIVEN_UP:
+    genomes, drawn = draw(0), 0
+    while len(genomes) < n and drawn < GIVEN_UP:
         tried = draw(TRIED)
-        found, drawn = np.concatenate((found, tried[within(excess(tried))])), drawn + TRIED
-    return found[:n]
+        genomes, drawn = np.concatenate((genomes, tried[within(excess(tried))])), drawn + TRIED
+    return genomes[:n]
 
 
 def evolve(
@@ -135,7 +135,7 @@ def evolve_front(
     done: Points | None = None
     for turn, excess in enumerate(limits):
         left = evaluations - (len(done) if done else 0)
-        found = evolve(
+        points = evolve(
             space,
             accuracy,
             excess,
@@ -144,6 +144,6 @@ def evolve_front(
             rng=np.random.default_rng([seed, turn]),
             known=done if chained else None,
         )
-        done = found if done is None else join(done, found)
+        done = points if done is None else join(done, points)
     assert done is not None
     return done

@@ -90,8 +90,8 @@ def times(works: Mapping[Key, Workload], plan: MeasurePlan) -> dict[Key, Time]:
     """Return the time of each network, all of the same turns."""
     measured = interleaved([[timed_of(work, plan)] for work in works.values()], plan, ReferenceWorkload())
     samples = [1e6 * np.array(each.seconds) for each in measured]
-    found = [Time(float(np.median(each)), interquartile_range(each)) for each in samples]
-    return dict(zip(works, found, strict=True))
+    summaries = [Time(float(np.median(each)), interquartile_range(each)) for each in samples]
+    return dict(zip(works, summaries, strict=True))
 
 
 def million(work: Workload) -> float:

@@ -54,11 +54,11 @@ class Choice:
 
 
 def shares(
-    spaces: Spaces, scores: NDArray[np.float64], types: int, ours: Sequence[int]
+    spaces: Spaces, scores: NDArray[np.float64], types: int, stage_types: Sequence[int]
 ) -> NDArray[np.float64]:
     """Return `Choice.shares` by all spaces (n, 2 s), their scores (n,) and our types of the stages."""
-    blocks = spaces[:, : len(ours), None]
-    has = np.concatenate([blocks == np.arange(types), blocks == np.array(ours)[:, None]], axis=2)
+    blocks = spaces[:, : len(stage_types), None]
+    has = np.concatenate([blocks == np.arange(types), blocks == np.array(stage_types)[:, None]], axis=2)
     has = np.concatenate([has, has.all(axis=1, keepdims=True)], axis=1)  # (n, s + 1, types + 1)
     best: NDArray[np.float64] = np.where(has, scores[:, None, None], 0).max(axis=0) / scores.max()
     return best
@@ -74,12 +74,12 @@ def choices(blocks: Blocks, networks: int) -> list[Choice]:
     family = load_family(SPACE, in_channels=3, classes=10)
     if not isinstance(family, StagedFamily) or len(family.stages) != len(blocks.base.stages):
         raise SystemExit(f"the teacher must have as many stages as {SPACE}")
-    ours, made = [TYPES.index(stage.block) for stage in family.stages], list[Choice]()
+    stage_types, made = [TYPES.index(stage.block) for stage in family.stages], list[Choice]()
     for text in LIMITS:
         limit_s = parse_limit(text, objective("latency")).resolve(slowest_s)
         scores = scores_under(drawn, [limit_s])(spaces)
         chosen = "; ".join(describe(blocks.base, spaces[int(scores.argmax())]))
-        made.append(Choice(limit_s, chosen, shares(spaces, scores, len(TYPES), ours)))
+        made.append(Choice(limit_s, chosen, shares(spaces, scores, len(TYPES), stage_types)))
     return made
 
 

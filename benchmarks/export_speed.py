@@ -45,14 +45,14 @@ def uniform_networks(space_name: str, n: int) -> list[dict[str, Workload]]:
     family = load_family(space_name, in_channels=3, classes=10, formats=FORMATS)
     space = family.space()
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
-    found = []
+    networks = []
     for genome in space.sample(n, rng=np.random.default_rng(0)):
         forms = {}
         for gene, fmt in enumerate(FORMATS):
             genome[columns] = gene
             forms[fmt] = family.workload(space.candidate(space.canonical(genome[None])[0]))
-        found.append(forms)
-    return found
+        networks.append(forms)
+    return networks
 
 
 def made_for(work: Workload, target: TvmTarget) -> QuantizedGraph:
@@ -106,21 +106,21 @@ def costs(works: Mapping[str, Workload], target: TvmTarget) -> tuple[dict[str, f
 def speed_rows(times_s: list[dict[str, float]], mega: list[float]) -> list[Row]:
     """Milliseconds of each network, and how many times as fast ours is."""
     rows = []
-    for i, (one, size) in enumerate(zip(times_s, mega, strict=True)):
-        peers = {name: 1e3 * seconds for name, seconds in one.items() if name != "ours"}
+    for i, (time_s, size) in enumerate(zip(times_s, mega, strict=True)):
+        peers = {name: 1e3 * seconds for name, seconds in time_s.items() if name != "ours"}
         rows.append(
-            Row(f"network {i}, {size:.1f} MMACs", "latency", "ms", "lower", 1e3 * one["ours"], 0.0, peers)
+            Row(f"network {i}, {size:.1f} MMACs", "latency", "ms", "lower", 1e3 * time_s["ours"], 0.0, peers)
         )
     for peer, target in FASTER.items():
-        ratios = np.array([one[peer] / one["ours"] for one in times_s])
+        ratios = np.array([time_s[peer] / time_s["ours"] for time_s in times_s])
         row = (float(np.median(ratios)), interquartile_range(ratios), {"least": float(ratios.min())}, target)
         rows.append(Row(f"integer-only library against {peer}", "times as fast", "1", "higher", *row))
     return rows
 
 
-def cost_rows(found: list[tuple[dict[str, float], dict[str, int]]]) -> list[Row]:
+def cost_rows(exports: list[tuple[dict[str, float], dict[str, int]]]) -> list[Row]:
     """Seconds of an export and sizes of files."""
-    slowest = {name: [took[name] for took, _ in found] for name in found[0][0]}
+    slowest = {name: [took[name] for took, _ in exports] for name in exports[0][0]}
     rows = [
         Row(
             *(
@@ -137,7 +137,7 @@ def cost_rows(found: list[tuple[dict[str, float], dict[str, int]]]) -> list[Row]
         for name, taken in slowest.items()
     ]
     for fmt, target in SIZES.items():
-        shares = np.array([sizes[fmt] / sizes["fp32"] for _, sizes in found])
+        shares = np.array([sizes[fmt] / sizes["fp32"] for _, sizes in exports])
         row = (
             float(np.median(shares)),
             interquartile_range(shares),
@@ -162,14 +162,14 @@ def main() -> None:
         ready = [
             forms_of(forms, Path(name), plan, target) for forms in networks
         ]  # tunes, which may use every core
-        found = [costs(forms, target) for forms in networks]
+        exports = [costs(forms, target) for forms in networks]
         with one_core():
             reference, times_s = ReferenceWorkload(), []
             for forms in ready:
                 samples = interleaved(list(forms.values()), plan, reference)
                 medians = (float(np.median(each.seconds)) for each in samples)
                 times_s.append(dict(zip(forms, medians, strict=True)))
-    measured = [*speed_rows(times_s, mega), *cost_rows(found)]
+    measured = [*speed_rows(times_s, mega), *cost_rows(exports)]
     report("export_speed", measured, arguments.json, instructions_of(target))
 
 

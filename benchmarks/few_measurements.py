@@ -115,20 +115,20 @@ def understand(profile: DeviceProfile, family: Family) -> Truth:
     layers = distinct_layers(family.space(), family.terms())
     known = {_identity(profile.sums_s(work), count_rows(work)): work for _, _, work in _networks(family)}
     measured = profile.calibration.networks if profile.calibration else ()
-    found = [net for net in measured if _identity(net.sums_s, net.rows) in known]
-    if profile.missing(layers) or len(found) < 100:
+    networks = [net for net in measured if _identity(net.sums_s, net.rows) in known]
+    if profile.missing(layers) or len(networks) < 100:
         raise TrilobitError(
-            f"{len(profile.missing(layers))} units of {family.name} are missing, {len(found)} networks known;"
-            " give a complete, calibrated profile made with seed 0"
+            f"{len(profile.missing(layers))} units of {family.name} are missing, {len(networks)} networks"
+            " known; give a complete, calibrated profile made with seed 0"
         )
-    works = tuple(known[_identity(net.sums_s, net.rows)] for net in found)
-    kept = replace(profile, calibration=fit_calibration(found))
+    works = tuple(known[_identity(net.sums_s, net.rows)] for net in networks)
+    kept = replace(profile, calibration=fit_calibration(networks))
     usage = unit_usage(family, np.random.default_rng(8))
     return Truth(kept, layers, works, usage)
 
 
 def _identity(sums_s: Sequence[float], rows: Sequence[int]) -> tuple[float, ...]:
-    return (*(round(1e12 * one) for one in sums_s), *rows)
+    return (*(round(1e12 * seconds) for seconds in sums_s), *rows)
 
 
 def recalibrated(truth: Truth, filled: DeviceProfile) -> dict[str, dict[str, float]]:
@@ -157,18 +157,18 @@ def share_rows(truth: Truth, share: float, sources: Sequence[Source], seeds: int
     }
     if sources:
         ways["with a source"] = (partial(_chosen, truth, n, sources), partial(_filled, truth, sources))
-    found: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     for name, (pick, complete) in ways.items():
         for seed in range(seeds):
             part = pick(np.random.default_rng(seed))
             figures = _figures(truth, complete(part, np.random.default_rng(seed)))
             networks = {"networks timed for units": float(_networks_timed(part.table))}
-            found.setdefault(name, []).append({**figures, **networks})
-    return [_row(f"{share:.0%} measured", share, metric, found) for metric in found["ours"][0]]
+            results.setdefault(name, []).append({**figures, **networks})
+    return [_row(f"{share:.0%} measured", share, metric, results) for metric in results["ours"][0]]
 
 
-def _row(task: str, share: float, metric: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> Row:
-    values = {name: np.array([one[metric] for one in runs]) for name, runs in found.items()}
+def _row(task: str, share: float, metric: str, results: Mapping[str, Sequence[Mapping[str, float]]]) -> Row:
+    values = {name: np.array([run[metric] for run in runs]) for name, runs in results.items()}
     medians = {name: float(np.median(v)) for name, v in values.items()}
     target = TARGETS.get(share) if "MAPE" in metric else None
     higher = "tau" in metric or "coverage" in metric
@@ -230,14 +230,16 @@ def _boosted(truth: Truth, part: DeviceProfile, rng: np.random.Generator) -> Dev
     std_s = float(np.std(model.predict(_raw(known)) * 1e-6 - seconds))
     predicted = np.maximum(model.predict(_raw(hidden)) * 1e-6, 0).tolist()
     return replace(
-        part, estimates={one: Estimate(s, std_s) for one, s in zip(hidden, predicted, strict=True)}
+        part, estimates={layer: Estimate(s, std_s) for layer, s in zip(hidden, predicted, strict=True)}
     )
 
 
 def _raw(layers: Sequence[Layer]) -> np.ndarray:
     """(n, 9) the numbers of a unit as they stand."""
-    sizes = [(*one.in_shape, one.out_channels, one.kernel, one.stride, one.groups) for one in layers]
-    kinds = [(KINDS.index(one.kind), one.activation_format == "fp32") for one in layers]
+    sizes = [
+        (*layer.in_shape, layer.out_channels, layer.kernel, layer.stride, layer.groups) for layer in layers
+    ]
+    kinds = [(KINDS.index(layer.kind), layer.activation_format == "fp32") for layer in layers]
     return np.column_stack([sizes, kinds]).astype(float)
 
 

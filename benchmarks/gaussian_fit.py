@@ -39,8 +39,8 @@ class GaussianFit:
         signal = float(centred @ solved) / len(rows)  # the scale under which the targets are likeliest
         whitening = solve_triangular(factor, np.eye(len(rows)), lower=True).astype(np.float32)
 
-        def predict(wanted: Genomes) -> tuple[np.ndarray, np.ndarray]:
-            across = _covariance(self._scaled(kernel, wanted), known)
+        def predict(candidates: Genomes) -> tuple[np.ndarray, np.ndarray]:
+            across = _covariance(self._scaled(kernel, candidates), known)
             explained = ((across.astype(np.float32) @ whitening.T) ** 2).sum(axis=1)
             std = np.sqrt(np.maximum(1 - explained, LEAST) * signal)
             return targets.mean() + across @ solved, std

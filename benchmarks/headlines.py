@@ -40,7 +40,7 @@ def headlines(section: str) -> str:
     """Return the table of a section of headlines.toml."""
     listed = tomllib.loads((HERE / "headlines.toml").read_text())[section]
     head = ["| what | ours | others | target | measured |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *(line(Headline(**one)) for one in listed)])
+    return "\n".join([*head, *(line(Headline(**entry)) for entry in listed)])
 
 
 def line(headline: Headline) -> str:

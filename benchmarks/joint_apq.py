@@ -151,7 +151,7 @@ class Task:
         tight = self.least if chained else np.quantile(self.random, TIGHTEST, axis=0)
         rows = np.linspace(self.worst[1:], tight, turns + chained)[:turns]
         columns = np.eye(len(self.names), dtype=bool)
-        return [self.excess(np.where(one, row, self.worst[1:])) for row in rows for one in columns]
+        return [self.excess(np.where(column, row, self.worst[1:])) for row in rows for column in columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +176,8 @@ def ours(task: Task, seed: int, budget: int) -> Outcome:
         return objectives, np.maximum(over, 0.0)
 
     searcher = make_searcher("evolution", task.space, seed=seed, repair=TowardsAnchor(task.space, excess))
-    found = search(searcher, evaluate, budget=budget, batch=GENERATION, reference=task.worst.tolist())
-    return Outcome(found.objectives, time.process_time() - start)
+    result = search(searcher, evaluate, budget=budget, batch=GENERATION, reference=task.worst.tolist())
+    return Outcome(result.objectives, time.process_time() - start)
 
 
 @dataclass(frozen=True)
@@ -232,25 +232,25 @@ def front_rows(task: Task, seeds: int, budget: int) -> list[Row]:
     for seed in range(seeds):
         own.append(ours(task, seed, budget))
         print(f"{task.names}, ours, seed {seed}: {task.volume(own[-1].objectives):.4f}", file=sys.stderr)
-    found = {
+    peer_outcomes = {
         setting: [setting.run(task, seed, budget) for seed in range(seeds)]
         for setting in (*published, *stronger)
     }
     name = f"front of accuracy, {', '.join(task.names)}, {budget:,} evaluations"
     volume = _volumes(task, own)
-    volumes = {setting: _volumes(task, outcomes) for setting, outcomes in found.items()}
-    for setting, theirs in volumes.items():
-        print(f"{task.names}, {setting}: {theirs.round(4).tolist()}", file=sys.stderr)
-    means = {str(setting): float(theirs.mean()) for setting, theirs in volumes.items()}
+    volumes = {setting: _volumes(task, outcomes) for setting, outcomes in peer_outcomes.items()}
+    for setting, peer_volumes in volumes.items():
+        print(f"{task.names}, {setting}: {peer_volumes.round(4).tolist()}", file=sys.stderr)
+    means = {str(setting): float(peer_volumes.mean()) for setting, peer_volumes in volumes.items()}
     rows = [
         Row(f"{name}, mean of {seeds} seeds", "hypervolume", "random networks' box", "higher",
             float(volume.mean()), interquartile_range(volume), means),
-        *_compared(name, volume, "APQ's search as published", [volumes[one] for one in published], True),
-        *_compared(name, volume, "any stronger setting of it", [volumes[one] for one in stronger], False),
-        _seconds(name, own, found),
+        *_compared(name, volume, "APQ's search as published", [volumes[by] for by in published], True),
+        *_compared(name, volume, "any stronger setting of it", [volumes[by] for by in stronger], False),
+        _seconds(name, own, peer_outcomes),
     ]  # fmt: skip
     if len(task.names) == 1:
-        rows += [_within(name, limit, own, found) for limit in PUBLISHED_MS]
+        rows += [_within(name, limit, own, peer_outcomes) for limit in PUBLISHED_MS]
     return rows
 
 
@@ -258,29 +258,34 @@ def _volumes(task: Task, outcomes: Sequence[Outcome]) -> Floats:
     return np.array([task.volume(outcome.objectives) for outcome in outcomes])
 
 
-def _compared(name: str, ours: Floats, what: str, theirs: Sequence[Floats], aimed: bool) -> list[Row]:
+def _compared(
+    name: str, volumes: Floats, what: str, peer_volumes: Sequence[Floats], aimed: bool
+) -> list[Row]:
     """Hypervolumes (seeds,) beside those of several settings, of which each seed's best counts."""
-    best = np.max(theirs, axis=0)
-    won, ratio = float((ours > best).sum()), ours / best
-    lost = {"with less": float((ours < best).sum())}
-    seeds, worst = float(len(ours)), float(ratio.min())
+    best = np.max(peer_volumes, axis=0)
+    won, ratio = float((volumes > best).sum()), volumes / best
+    lost = {"with less": float((volumes < best).sum())}
+    seeds, worst = float(len(volumes)), float(ratio.min())
     return [
-        Row(f"{name}, against the best of {what}", "seeds with more hypervolume", f"of {len(ours)}", "higher",
-            won, 0.0, lost, seeds if aimed else None),
+        Row(f"{name}, against the best of {what}", "seeds with more hypervolume", f"of {len(volumes)}",
+            "higher", won, 0.0, lost, seeds if aimed else None),
         Row(f"{name}, worst seed against the best of {what}", "hypervolume, ours / theirs", "ratio", "higher",
             worst, interquartile_range(ratio), {}, 1.0 if aimed else None),
     ]  # fmt: skip
 
 
-def _seconds(name: str, own: Sequence[Outcome], found: Mapping[Setting, Sequence[Outcome]]) -> Row:
+def _seconds(name: str, own: Sequence[Outcome], peer_outcomes: Mapping[Setting, Sequence[Outcome]]) -> Row:
     seconds = np.array([outcome.spent_s for outcome in own])
-    peers = {str(by): float(np.median([one.spent_s for one in outcomes])) for by, outcomes in found.items()}
+    peers = {
+        str(by): float(np.median([outcome.spent_s for outcome in outcomes]))
+        for by, outcomes in peer_outcomes.items()
+    }
     spread = interquartile_range(seconds)
     return Row(f"{name}, median", "CPU time", "s", "lower", float(np.median(seconds)), spread, peers)
 
 
 def _within(
-    name: str, limit: float, own: Sequence[Outcome], found: Mapping[Setting, Sequence[Outcome]]
+    name: str, limit: float, own: Sequence[Outcome], peer_outcomes: Mapping[Setting, Sequence[Outcome]]
 ) -> Row:
     """The most accurate network on the front within a latency that APQ published a network for."""
 
@@ -288,7 +293,7 @@ def _within(
         return np.array([100 * outcome.best_within(limit * 1e-3) for outcome in outcomes])
 
     best = percent(own)
-    peers = {str(by): float(percent(outcomes).mean()) for by, outcomes in found.items()}
+    peers = {str(by): float(percent(outcomes).mean()) for by, outcomes in peer_outcomes.items()}
     return Row(f"{name}: best within {limit} ms, mean", "predicted accuracy", "%", "higher",
                float(best.mean()), interquartile_range(best), peers)  # fmt: skip
 

@@ -87,26 +87,26 @@ def choose(
     """Every width of the fixed network, or without one, of the plain one of the space; of each front up to
     `each`, evenly over the latencies that all fronts reach.
     """
-    run, found = builder.run, partial(of_space, builder, task)
+    run, network_of = builder.run, partial(of_space, builder, task)
     chosen = [Chosen(FIXED, None, partial(network.quantized, run)) for network in fixed]
     if not fixed:
-        chosen = [found(PLAIN, genome) for genome in fixed_networks(task)]
+        chosen = [network_of(PLAIN, genome) for genome in fixed_networks(task)]
     low_s = max(front.latency_s[0] for front in fronts.values())
     high_s = min(front.latency_s[-1] for front in fronts.values())
     for name, front in fronts.items():
-        chosen += [found(name, front.genomes[row]) for row in spread(front, each, low_s, high_s)]
+        chosen += [network_of(name, front.genomes[row]) for row in spread(front, each, low_s, high_s)]
     return chosen
 
 
 def test(run: Run, chosen: Sequence[Chosen], windows: int) -> list[Tested]:
     """Export, test on the test part, and time everything in one run, in so many windows each."""
     jobs, right = list[Job](), list[NDArray[np.bool_]]()
-    for i, one in enumerate(chosen):
-        network = one.build()
+    for i, choice in enumerate(chosen):
+        network = choice.build()
         model = emit(network, batch=run.config.device.batch)
         jobs.append(Job(network.workload, partial(bytes, model)))
         right.append(_labels(run, network, model) == run.images.test.labels)
-        print(f"{i + 1} of {len(chosen)}: {one.method}, {right[-1].mean():.4f}", file=sys.stderr)
+        print(f"{i + 1} of {len(chosen)}: {choice.method}, {right[-1].mean():.4f}", file=sys.stderr)
     plan = replace(run.plan, rounds=windows, waiting_s=WAITING_S)
     latencies = measure_within_budget(run.device, jobs, plan)
     for latency in latencies:

@@ -49,9 +49,9 @@ class Apart:
     accuracies: tuple[float, float]
 
 
-def apart(ours: Curve, theirs: Curve) -> Apart:
-    """How far `ours` is ahead; NaN where the two have no range in common."""
-    a, b = ours.front(), theirs.front()
+def apart(curve: Curve, peer: Curve) -> Apart:
+    """How far `curve` is ahead of `peer`; NaN where the two have no range in common."""
+    a, b = curve.front(), peer.front()
     latencies, accuracies = _common(a.latency_s, b.latency_s), _common(a.accuracy, b.accuracy)
     gained = faster = np.full(1, np.nan)
     if latencies[0] <= latencies[1]:
@@ -97,11 +97,11 @@ def standard_errors(
     images = right[0].shape[1]
     drawn = rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLED) / images
     both = [of_one.astype(float) @ drawn.T for of_one in right]  # (n, RESAMPLED)
-    found = [
+    gaps = [
         apart(*(Curve(seconds, accuracy[:, i]) for seconds, accuracy in zip(latency_s, both, strict=True)))
         for i in range(RESAMPLED)
     ]
-    return _deviation([one.points for one in found]), _deviation([np.log(one.times) for one in found])
+    return _deviation([gap.points for gap in gaps]), _deviation([np.log(gap.times) for gap in gaps])
 
 
 def _deviation(values: Sequence[float]) -> float:

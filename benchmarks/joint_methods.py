@@ -51,12 +51,12 @@ class Slice:
     @cached_property
     def _living(self) -> dict[int, Choice]:
         """By column, free choices that can be alive, with those of their conditions that are still open."""
-        found: dict[int, Choice] = {}
+        free_choices: dict[int, Choice] = {}
         for column, choice in enumerate(self.whole.choices):
-            open_if = self._open_conditions(choice, found)
+            open_if = self._open_conditions(choice, free_choices)
             if choice.kind in self.kinds and open_if is not None:
-                found[column] = replace(choice, active_if=open_if)
-        return found
+                free_choices[column] = replace(choice, active_if=open_if)
+        return free_choices
 
     def _open_conditions(
         self, choice: Choice, free: Mapping[int, Choice]
@@ -123,9 +123,9 @@ def union(fronts: Iterable[Front]) -> Front:
     """The best of all of them."""
     every = list(fronts)
     return Front.of(
-        np.concatenate([one.genomes for one in every]),
-        np.concatenate([one.latency_s for one in every]),
-        np.concatenate([one.accuracy for one in every]),
+        np.concatenate([front.genomes for front in every]),
+        np.concatenate([front.latency_s for front in every]),
+        np.concatenate([front.accuracy for front in every]),
     )
 
 
@@ -194,8 +194,8 @@ class Task:
         initial = part.narrow(np.concatenate([genome[None], ends, *uniform]))
         searcher = make_searcher("evolution", part.space, seed=seed, initial=np.unique(initial, axis=0))
         evaluate = partial(self._evaluate, part)
-        found = search(searcher, evaluate, budget=budget, batch=min(BATCH, budget), reference=WORST)
-        return Front.of(part.widen(found.genomes), found.objectives[:, 0], -found.objectives[:, 1])
+        result = search(searcher, evaluate, budget=budget, batch=min(BATCH, budget), reference=WORST)
+        return Front.of(part.widen(result.genomes), result.objectives[:, 0], -result.objectives[:, 1])
 
     def _evaluate(self, part: Slice, genomes: Genomes) -> tuple[Matrix, Floats]:
         whole = part.widen(genomes)
@@ -218,8 +218,8 @@ def fixed_networks(task: Task) -> Genomes:
             if choice.role == "kernel" and PLAIN_KERNEL in choice.options:
                 genome[column] = choice.options.index(PLAIN_KERNEL)
             elif choice.kind == PRUNING:
-                wanted = width * max(map(int, choice.options))
-                genome[column] = int(np.abs(np.array(choice.options, float) - wanted).argmin())
+                channels = width * max(map(int, choice.options))
+                genome[column] = int(np.abs(np.array(choice.options, float) - channels).argmin())
         rows.append(genome)
     return np.unique(space.canonical(np.array(rows, np.int16)), axis=0)
 
@@ -240,10 +240,10 @@ def sequential(task: Task, budget: int, seed: int) -> Front:
     each = third // len(architectures)
     pruned: list[Genomes] = []
     for i, genome in enumerate(architectures):
-        found = task.search(genome, (PRUNING,), each, seed + 100 * (i + 1))
+        front = task.search(genome, (PRUNING,), each, seed + 100 * (i + 1))
         whole_s = float(task.latency_s(genome[None])[0])
-        rows = dict.fromkeys(found.within(share * whole_s) for share in KEPT)
-        pruned += [found.genomes[row] for row in rows]
+        rows = dict.fromkeys(front.within(share * whole_s) for share in KEPT)
+        pruned += [front.genomes[row] for row in rows]
     return _formats_of(task, pruned, third, seed)
 
 

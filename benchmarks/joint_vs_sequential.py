@@ -97,8 +97,8 @@ class Study:
     def learned(self, genomes: Genomes) -> "Study":
         """With the accuracies of more networks, evaluated now where they are not in the storage."""
         space = self.evaluator.builder.run.family.space()
-        found = self.evaluator.sample([space.candidate(genome) for genome in genomes])
-        accuracies = np.array(list(found))
+        samples = self.evaluator.sample([space.candidate(genome) for genome in genomes])
+        accuracies = np.array(list(samples))
         new = ~np.isin(row_keys(genomes), row_keys(self.genomes))
         rows = np.concatenate((self.genomes, genomes[new]))
         return Study(self.evaluator, rows, np.concatenate((self.targets, accuracies[new])))
@@ -154,26 +154,28 @@ def predicted_rows(task: Task, every: Sequence[Fronts], effort: Effort) -> Itera
     curves = [[_curve(fronts[name]) for name in names] + [_curve(fixed)] for fronts in every]
     volumes = dict(zip([*names, PLAIN], np.array([shares(row) for row in curves]).T, strict=True))
     where = f"predicted, {effort.budget} evaluations each, {len(every)} seeds"
-    peers = {name: float(np.median(found)) for name, found in volumes.items() if name != "joint"}
+    peers = {
+        name: float(np.median(hypervolumes)) for name, hypervolumes in volumes.items() if name != "joint"
+    }
     own = volumes["joint"]
     volume = float(np.median(own)), interquartile_range(own), peers
     yield Row(f"{where}: joint", "hypervolume", "share of the box", "higher", *volume)
     for i, name in enumerate([*names, PLAIN]):
         if name != "joint":
-            found = [apart(row[names.index("joint")], row[i]) for row in curves]
-            yield from _ahead(f"{where}: joint against {name}", found, name)
+            gaps = [apart(row[names.index("joint")], row[i]) for row in curves]
+            yield from _ahead(f"{where}: joint against {name}", gaps, name)
 
 
-def _ahead(task: str, found: Sequence[Apart], peer: str) -> Iterator[Row]:
+def _ahead(task: str, gaps: Sequence[Apart], peer: str) -> Iterator[Row]:
     """Medians over seeds; nothing where two fronts have no range in common."""
-    points, times = (np.array([getattr(one, name) for one in found]) for name in ("points", "times"))
+    points, times = (np.array([getattr(gap, name) for gap in gaps]) for name in ("points", "times"))
     if np.isfinite(points).all():
-        most = {"most, at one latency": float(np.median([one.points_most for one in found]))}
+        most = {"most, at one latency": float(np.median([gap.points_most for gap in gaps]))}
         target = PUBLISHED_POINTS if peer == "sequential" else None
         row = float(np.median(points)), interquartile_range(points), {**most, **_worst(points)}, target
         yield Row(task, "accuracy at equal latency", "points", "higher", *row)
     if np.isfinite(times).all():
-        most = {"most, at one accuracy": float(np.median([one.times_most for one in found]))}
+        most = {"most, at one accuracy": float(np.median([gap.times_most for gap in gaps]))}
         target = PUBLISHED_TIMES if peer in (FIXED, PLAIN) else None
         row = float(np.median(times)), interquartile_range(times), {**most, **_worst(times)}, target
         yield Row(task, "speed at equal accuracy", "times as fast", "higher", *row)
@@ -189,18 +191,20 @@ def _curve(front: Front) -> Curve:
 
 def measured_rows(tested: Sequence[Tested]) -> Iterator[Row]:
     """How far the joint search is ahead of each peer, with the standard error that the test images leave."""
-    names = dict.fromkeys((*METHODS, *(one.method for one in tested)))
-    groups = {name: [one for one in tested if one.method == name] for name in names}
-    seconds = {name: np.array([one.latency.median_s for one in found]) for name, found in groups.items()}
-    right = {name: np.array([one.right for one in found]) for name, found in groups.items()}
+    names = dict.fromkeys((*METHODS, *(network.method for network in tested)))
+    groups = {name: [network for network in tested if network.method == name] for name in names}
+    seconds = {
+        name: np.array([network.latency.median_s for network in group]) for name, group in groups.items()
+    }
+    right = {name: np.array([network.right for network in group]) for name, group in groups.items()}
     rng, images = np.random.default_rng(0), len(tested[0].right)
     for peer in (name for name in groups if name != "joint"):
         pair = "joint", peer
-        found = apart(*(Curve(seconds[name], right[name].mean(axis=1)) for name in pair))
+        gap = apart(*(Curve(seconds[name], right[name].mean(axis=1)) for name in pair))
         errors = standard_errors([seconds[n] for n in pair], [right[n] for n in pair], rng)
         where = f"measured, {images} test images: joint against {peer}"
-        for row, error in zip(_ahead(where, [found], peer), errors, strict=False):
-            low, high = found.latencies_s if row.unit == "points" else found.accuracies
+        for row, error in zip(_ahead(where, [gap], peer), errors, strict=False):
+            low, high = gap.latencies_s if row.unit == "points" else gap.accuracies
             scale = (1e6, "us") if row.unit == "points" else (100, "%")
             ends = {f"from, {scale[1]}": scale[0] * low, f"to, {scale[1]}": scale[0] * high}
             yield replace(row, spread=error, peers={**row.peers, **ends})
@@ -208,20 +212,20 @@ def measured_rows(tested: Sequence[Tested]) -> Iterator[Row]:
 
 def network_rows(tested: Sequence[Tested]) -> Iterator[Row]:
     """Every exported network."""
-    for i, one in enumerate(tested):
-        accuracy, quiet = 100 * float(one.right.mean()), one.latency.quiet_share
-        peers = {"test accuracy, %": accuracy, **one.chosen.expected, "quiet windows, share": quiet}
-        latency_us, spread_us = 1e6 * one.latency.median_s, 1e6 * one.latency.iqr_s
-        yield Row(f"network {i}: {one.method}", "latency", "us", "lower", latency_us, spread_us, peers)
+    for i, network in enumerate(tested):
+        accuracy, quiet = 100 * float(network.right.mean()), network.latency.quiet_share
+        peers = {"test accuracy, %": accuracy, **network.chosen.expected, "quiet windows, share": quiet}
+        latency_us, spread_us = 1e6 * network.latency.median_s, 1e6 * network.latency.iqr_s
+        yield Row(f"network {i}: {network.method}", "latency", "us", "lower", latency_us, spread_us, peers)
 
 
 def shape_rows(task: Task, tested: Sequence[Tested]) -> Iterator[Row]:
     """What the networks of each method look like, on average: every choice as a share of its largest option,
     and the share of layers in each format.
     """
-    space, found = task.space, dict[str, dict[str, float]]()
+    space, means = task.space, dict[str, dict[str, float]]()
     for name in METHODS:
-        genomes = [one.chosen.genome for one in tested if one.method == name]
+        genomes = [network.chosen.genome for network in tested if network.method == name]
         decoded = [space.decode(space.candidate(genome)) for genome in genomes if genome is not None]
         parts: dict[str, list[float]] = {}
         for choice in space.choices:
@@ -234,9 +238,9 @@ def shape_rows(task: Task, tested: Sequence[Tested]) -> Iterator[Row]:
                 elif choice.name in options:
                     value = float(options[choice.name]) / float(max(map(float, choice.options)))
                     parts.setdefault(f"{kind}, of the largest", []).append(value)
-        found[name] = {part: float(np.mean(values)) for part, values in parts.items()}
-    for part, value in found["joint"].items():
-        peers = {name: parts[part] for name, parts in found.items() if name != "joint" and part in parts}
+        means[name] = {part: float(np.mean(values)) for part, values in parts.items()}
+    for part, value in means["joint"].items():
+        peers = {name: parts[part] for name, parts in means.items() if name != "joint" and part in parts}
         yield Row(f"chosen by the joint search: {part}", "mean share", "1", "higher", value, 0.0, peers)
 
 
@@ -254,17 +258,21 @@ def speed_rows(task: Task, profile: DeviceProfile) -> Iterator[Row]:
             if (own := profile.cost_s(layer)) > 0:
                 gains.setdefault(layer_kind(layer), []).append(plain / own)
     for kind, ratios in gains.items():
-        found = np.array(ratios)
-        row = float(np.median(found)), interquartile_range(found), {"share faster": float((found > 1).mean())}
+        speedups = np.array(ratios)
+        row = (
+            float(np.median(speedups)),
+            interquartile_range(speedups),
+            {"share faster": float((speedups > 1).mean())},
+        )
         yield Row(
-            f"table, {len(found)} of {kind}: int8", "speed against fp32", "times as fast", "higher", *row
+            f"table, {len(speedups)} of {kind}: int8", "speed against fp32", "times as fast", "higher", *row
         )
 
 
 def surprise_rows(surprises: Sequence[Surprise], effort: Effort) -> Iterator[Row]:
     """How much too good predictions were, round after round."""
     for name in METHODS:
-        points = [one.points for one in surprises if one.method == name]
+        points = [surprise.points for surprise in surprises if surprise.method == name]
         if points:
             peers = {f"round {i + 1}": value for i, value in enumerate(points)}
             task = f"{effort.proposed} networks of a predicted front in each round: {name}"
@@ -353,9 +361,9 @@ def main() -> None:
             learn(load_study(run), effort)
             return
         fixed = trained_networks(run, arguments.fixed) if arguments.fixed else []
-        found = compare(run, 1 if arguments.quick else arguments.seeds, effort, fixed)
+        rows = compare(run, 1 if arguments.quick else arguments.seeds, effort, fixed)
     engine = run.device.describe().engine
-    report("joint_vs_sequential" + ("_tvm" if engine == "apache-tvm" else ""), found, arguments.json)
+    report("joint_vs_sequential" + ("_tvm" if engine == "apache-tvm" else ""), rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -61,10 +61,10 @@ def pruned(ops: Genomes, names: tuple[str, ...], edges: tuple[str, ...]) -> Read
     """
     paths = on_a_path(ops != 0, edges)
     wirings, wiring = np.unique(paths, axis=0, return_inverse=True)
-    labels = tuple("+".join(np.array(edges)[one].tolist()) or "none" for one in wirings)
+    labels = tuple("+".join(np.array(edges)[mask].tolist()) or "none" for mask in wirings)
     choices = [Choice("wiring", labels)]
     for i, edge in enumerate(edges):
-        alive = tuple(label for label, one in zip(labels, wirings, strict=True) if one[i])
+        alive = tuple(label for label, mask in zip(labels, wirings, strict=True) if mask[i])
         choices.append(Choice(f"e{edge}.op", names[1:], "architecture", (("wiring", alive),), "op"))
     genomes = np.column_stack([wiring.ravel(), np.where(paths, ops - 1, 0)]).astype(np.int16)
     return Reading(SearchSpace("nb201-pruned", tuple(choices)), genomes)

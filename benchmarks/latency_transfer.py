@@ -82,12 +82,12 @@ def alone_rows(task: str, table: Table, device: str, draws: int, targets: Mappin
     """Ours and the peers on one device, for every number of measured networks."""
     rows = []
     for n in MEASURED:
-        found: dict[str, list[Figures]] = {}
+        results: dict[str, list[Figures]] = {}
         for seed in range(draws):
             measured, tested = drawn(table.latency[device], n, seed)
             for name, figures in compare(table, table.latency[device], measured, tested, seed).items():
-                found.setdefault(name, []).append(figures)
-        rows += _rows(f"{task}, {n} measured", found, targets.get(n))
+                results.setdefault(name, []).append(figures)
+        rows += _rows(f"{task}, {n} measured", results, targets.get(n))
     return rows
 
 
@@ -101,18 +101,20 @@ def compare(
     table: Table, latency: np.ndarray, measured: np.ndarray, tested: np.ndarray, seed: int
 ) -> dict[str, Figures]:
     """Figures of one draw."""
-    ours = [
-        LatencyPredictor(one.space, seed=seed, costs=one.costs).fit(one.genomes[measured], latency[measured])
-        for one in table.readings
+    predictors = [
+        LatencyPredictor(reading.space, seed=seed, costs=reading.costs).fit(
+            reading.genomes[measured], latency[measured]
+        )
+        for reading in table.readings
     ]
-    found = {"ours": figures(averaged(ours, table.readings, tested), latency[tested])}
+    results = {"ours": figures(averaged(predictors, table.readings, tested), latency[tested])}
     for name, fit in PEERS.items():
         every = [
-            figures(fit(*_described(one, measured, tested, latency)), latency[tested])
-            for one in table.readings
+            figures(fit(*_described(reading, measured, tested, latency)), latency[tested])
+            for reading in table.readings
         ]
-        found[name] = max(every)
-    return found
+        results[name] = max(every)
+    return results
 
 
 def averaged(fits: Sequence[LatencyPredictor], readings: Sequence[Reading], rows: np.ndarray) -> np.ndarray:
@@ -156,10 +158,10 @@ def figures(predicted: np.ndarray, measured: np.ndarray) -> Figures:
     return rho, float(np.mean(error <= 0.05)), float(np.mean(error <= 0.10))
 
 
-def _rows(task: str, found: Mapping[str, Sequence[Figures]], targets: Figures | None) -> list[Row]:
+def _rows(task: str, results: Mapping[str, Sequence[Figures]], targets: Figures | None) -> list[Row]:
     rows = []
     for i, metric in enumerate(METRICS):
-        values = {name: np.array([one[i] for one in draws]) for name, draws in found.items()}
+        values = {name: np.array([draw[i] for draw in draws]) for name, draws in results.items()}
         peers = {name: float(v.mean()) for name, v in values.items() if name != "ours"}
         unit = "fraction" if i else "rho"
         target = targets[i] if targets else None
@@ -174,15 +176,18 @@ def _rows(task: str, found: Mapping[str, Sequence[Figures]], targets: Figures | 
 def transfer_rows(task: str, table: Table, devices: Sequence[str], draws: int) -> list[Row]:
     """Mean over held-out devices, networks drawn at random and chosen."""
     seconds = np.column_stack(list(table.latency.values()))
-    sources = [fit_sources(one.space, one.genomes, seconds, list(table.latency)) for one in table.readings]
+    sources = [
+        fit_sources(reading.space, reading.genomes, seconds, list(table.latency))
+        for reading in table.readings
+    ]
     rows = []
     for n in TRANSFERRED:
-        found: dict[str, list[list[Figures]]] = {}
+        results: dict[str, list[list[Figures]]] = {}
         for seed in range(draws):
             every: dict[str, list[Figures]] = {}
             for device in devices:
-                same = [one for one in table.latency if chip(one) == chip(device)]
-                others = [one.without(same) for one in sources]
+                same = [other for other in table.latency if chip(other) == chip(device)]
+                others = [source.without(same) for source in sources]
                 scores = transfer(table.readings, others, table.latency[device], n, seed)
                 scores[CEILING] = max(
                     ceiling(reading, own, table.latency[device], device, n, seed)
@@ -191,16 +196,16 @@ def transfer_rows(task: str, table: Table, devices: Sequence[str], draws: int) -
                 for name, score in scores.items():
                     every.setdefault(name, []).append(score)
             for name, scores_of in every.items():
-                found.setdefault(name, []).append(scores_of)
-        rows += _transfer_rows(task, n, {name: np.array(v) for name, v in found.items()})
+                results.setdefault(name, []).append(scores_of)
+        rows += _transfer_rows(task, n, {name: np.array(v) for name, v in results.items()})
     return rows
 
 
-def _transfer_rows(task: str, n: int, found: Mapping[str, np.ndarray]) -> list[Row]:
+def _transfer_rows(task: str, n: int, results: Mapping[str, np.ndarray]) -> list[Row]:
     """From figures (draws, devices, metrics)."""
     rows = []
     for i, metric in enumerate(METRICS):
-        means = {name: values[:, :, i].mean(axis=1) for name, values in found.items()}
+        means = {name: values[:, :, i].mean(axis=1) for name, values in results.items()}
         peers = {name: float(v.mean()) for name, v in means.items() if name != "ours"}
         known = i == 0 and n == 20
         target = TRANSFER_TARGETS[task] if known else None
@@ -233,8 +238,8 @@ def transfer(
     """Figures of one draw on one device: ours on random networks, on chosen ones, and without sources."""
     order, tested = drawn(latency, n, seed)
     started = [
-        LatencyPredictor(one.space, seed=seed, costs=one.costs, sources=known)
-        for one, known in zip(readings, sources, strict=True)
+        LatencyPredictor(reading.space, seed=seed, costs=reading.costs, sources=known)
+        for reading, known in zip(readings, sources, strict=True)
     ]
     pool = np.setdiff1d(np.flatnonzero(np.isfinite(latency)), tested)
     rng = np.random.default_rng(seed)
@@ -242,16 +247,19 @@ def transfer(
     ways = {
         "ours": (started, order),
         "ours, networks chosen": (started, chosen),
-        "ours without other devices": ([replace(one, sources=None) for one in started], order),
+        "ours without other devices": ([replace(predictor, sources=None) for predictor in started], order),
     }
-    found = {}
-    for name, (ours, rows) in ways.items():
+    results = {}
+    for name, (predictors, rows) in ways.items():
         fits = [
-            one.fit(reading.genomes[rows], latency[rows]) for one, reading in zip(ours, readings, strict=True)
+            predictor.fit(reading.genomes[rows], latency[rows])
+            for predictor, reading in zip(predictors, readings, strict=True)
         ]
-        found[name] = figures(averaged(fits, readings, tested), latency[tested])
-    found["affine fit of the most alike device"] = most_alike(readings[0], sources[0], latency, order, tested)
-    return found
+        results[name] = figures(averaged(fits, readings, tested), latency[tested])
+    results["affine fit of the most alike device"] = most_alike(
+        readings[0], sources[0], latency, order, tested
+    )
+    return results
 
 
 def most_alike(

@@ -178,7 +178,7 @@ def rows_of(name: str, measured: Measured) -> Iterator[Row]:
     timer, true_s, tested = measured.timer, measured.seconds, measured.tested
     predicted = {who: predict(tested) for who, predict in predictors(measured).items()}
     again = measured.second_s
-    ours = learn(measured.learned, timer.terms).predict(tested)
+    prediction = learn(measured.learned, timer.terms).predict(tested)
     task = f"{name}, policies not learned from"
     figures: list[tuple[str, str, str, Callable[[Floats, Floats], float], float]] = [
         ("MAPE", "fraction", "lower", mape, LARGEST_MAPE),
@@ -188,8 +188,8 @@ def rows_of(name: str, measured: Measured) -> Iterator[Row]:
         peers = {who: figure(s, true_s) for who, s in predicted.items()}
         peers["measured again"] = figure(again, measured.first_s)
         spread = figure(again, measured.first_s) if metric == "MAPE" else 0.0
-        yield Row(task, metric, unit, better, figure(ours.mean, true_s), spread, peers, target)  # type: ignore[arg-type]
-    inside = float(np.mean(np.abs(ours.mean - true_s) <= 1.645 * ours.std))
+        yield Row(task, metric, unit, better, figure(prediction.mean, true_s), spread, peers, target)  # type: ignore[arg-type]
+    inside = float(np.mean(np.abs(prediction.mean - true_s) <= 1.645 * prediction.std))
     spread_of = float(np.std(true_s) / np.mean(true_s))
     told = {
         "load": measured.load,

@@ -93,7 +93,9 @@ def main() -> None:
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         judged = partial(draw, arguments.data, arguments.models)
         draws = list(pool.map(judged, *zip(*jobs, strict=True)))
-    rows = [row for task in tasks for row in task_rows(task, [one for one in draws if one.task == task])]
+    rows = [
+        row for task in tasks for row in task_rows(task, [result for result in draws if result.task == task])
+    ]
     everything = arguments.rows == list(LOADERS) and not arguments.models
     rows += speed_rows(arguments.data, arguments.quick) if everything else []
     report("predictor_quality", rows, arguments.json)
@@ -115,10 +117,12 @@ def draw(data: Path, models: Sequence[str] | None, task: tuple[str, int], seed: 
     figures = partial(judge, targets=rows.targets[asked], bands_of=("multiply-adds", macs[asked]), n_train=n)
     quality = {}
     with threadpool_limits(1):
-        for ours in dict.fromkeys((MAIN, *models)) if models else OURS:
-            model = load_predictor(ours)(rows.space, seed=seed, costs=rows.costs)
+        for predictor in dict.fromkeys((MAIN, *models)) if models else OURS:
+            model = load_predictor(predictor)(rows.space, seed=seed, costs=rows.costs)
             prediction = model.fit(rows.genomes[learned], y).predict(rows.genomes[asked])
-            quality[ours if ours == MAIN else f"our {ours}"] = figures(prediction.mean, std=prediction.std)
+            quality[predictor if predictor == MAIN else f"our {predictor}"] = figures(
+                prediction.mean, std=prediction.std
+            )
         x, mean, scale = plain_features(rows, learned), y.mean(), y.std()
         for peer, make in () if models else peers(seed).items():
             with warnings.catch_warnings():
@@ -182,14 +186,14 @@ def task_rows(task: tuple[str, int], draws: Sequence[Draw]) -> list[Row]:
     label = f"{name}, {n} rows"
 
     def figure(metric: str, unit: str, better: Better, of: str, target: float | None) -> Row:
-        found = {
-            model: np.array([getattr(one.quality[model], of) for one in draws], np.float64)
+        samples = {
+            model: np.array([getattr(result.quality[model], of) for result in draws], np.float64)
             for model in draws[0].quality
             if getattr(draws[0].quality[model], of) is not None
         }
-        medians = {model: float(np.median(values)) for model, values in found.items()}
+        medians = {model: float(np.median(values)) for model, values in samples.items()}
         ours = medians.pop(MAIN)
-        return Row(label, metric, unit, better, ours, interquartile_range(found[MAIN]), medians, target)
+        return Row(label, metric, unit, better, ours, interquartile_range(samples[MAIN]), medians, target)
 
     return [
         figure("Kendall tau", "tau-b", "higher", "kendall_tau", tau),
@@ -215,9 +219,9 @@ def speed_rows(data: Path, quick: bool) -> list[Row]:
             fitted.predict(genomes)
             rates.setdefault(name, []).append(len(genomes) / (time.process_time() - start))
 
-    def row(metric: str, unit: str, better: Better, found: Mapping[str, list[float]], target: float) -> Row:
-        medians = {f"our {name}": float(np.median(values)) for name, values in found.items()}
-        ours, spread = medians.pop(f"our {MAIN}"), interquartile_range(np.array(found[MAIN]))
+    def row(metric: str, unit: str, better: Better, samples: Mapping[str, list[float]], target: float) -> Row:
+        medians = {f"our {name}": float(np.median(values)) for name, values in samples.items()}
+        ours, spread = medians.pop(f"our {MAIN}"), interquartile_range(np.array(samples[MAIN]))
         return Row(f"OFA-MBv3, {n} rows", metric, unit, better, ours, spread, medians, target)
 
     return [

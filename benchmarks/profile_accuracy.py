@@ -166,8 +166,8 @@ def quiet_row(backend: Device, plan: MeasurePlan, family: Family) -> Row:
     jobs = [Job(work, partial(emit_with_random_numbers, work, seed=0)) for work in works]
     gated = replace(plan, rounds=100, waiting_s=10.0, scale_disturbed=False)
     spreads = [
-        [m.iqr_s / m.median_s for m in backend.measure(jobs, one)]
-        for one in (gated, replace(gated, quiet=100.0))
+        [m.iqr_s / m.median_s for m in backend.measure(jobs, measure_plan)]
+        for measure_plan in (gated, replace(gated, quiet=100.0))
     ]
     ours, plain = (float(np.median(spread)) for spread in spreads)
     task, spread = "12 networks in turns", interquartile_range(np.array(spreads[0]))

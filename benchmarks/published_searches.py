@@ -37,11 +37,11 @@ def ofa_evolution(
     sizes, half = space.cardinalities, OFA_POPULATION // 2
 
     def feasible(n: int, draw: Callable[[int], Genomes]) -> Genomes:
-        found = draw(0)
-        while len(found) < n:
+        genomes = draw(0)
+        while len(genomes) < n:
             tried = draw(4 * n)
-            found = np.concatenate((found, tried[latency(space.canonical(tried)) <= limit]))
-        return found[:n]
+            genomes = np.concatenate((genomes, tried[latency(space.canonical(tried)) <= limit]))
+        return genomes[:n]
 
     def random(n: int) -> Genomes:
         return rng.integers(0, sizes, (n, len(sizes))).astype(np.int16)
@@ -63,9 +63,9 @@ def ofa_evolution(
             return np.where(rng.random((n, len(sizes))) < 0.5, parent(n), parent(n))
 
         children = np.concatenate((feasible(half, mutant), feasible(half, crossed)))
-        found = accuracy(space.canonical(children))
-        population, scores = np.concatenate((population, children)), np.concatenate((scores, found))
-        best, evaluations = max(best, float(found.max())), evaluations + len(children)
+        child_scores = accuracy(space.canonical(children))
+        population, scores = np.concatenate((population, children)), np.concatenate((scores, child_scores))
+        best, evaluations = max(best, float(child_scores.max())), evaluations + len(children)
     return best, evaluations
 
 
@@ -95,12 +95,12 @@ def linas(
             hot = space.one_hot(genomes)
             return np.column_stack([predictor(hot) for predictor in predictors])
 
-        wanted = min(LINAS_POPULATION, budget - len(known))
+        batch_size = min(LINAS_POPULATION, budget - len(known))
         if pool is None:
             population = _population(space, predicted, seed=seed + len(known))
         else:
             population = _best_first(Points(pool, predicted(pool), np.zeros(len(pool)))).genomes
-        batch = population[~np.isin(row_hashes(population), row_hashes(known))][:wanted]
+        batch = population[~np.isin(row_hashes(population), row_hashes(known))][:batch_size]
         known, values = np.concatenate((known, batch)), np.concatenate((values, evaluate(batch)))
     return values
 

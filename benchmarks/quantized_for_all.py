@@ -94,17 +94,17 @@ def accuracies(
         "calibration, Double Rounding": trained.fp32,
         "trained for this width alone": trained.alone[bits],
     }
-    found: dict[str, list[float]] = {name: [] for name in (*ways, "calibration", "fp32")}
+    test_accuracies: dict[str, list[float]] = {name: [] for name in (*ways, "calibration", "fp32")}
     for candidate in networks(family, policies, bits, n):
         for name, (net, scales) in ways.items():
             network = build_network(family, net, candidate, dataset, calibration, scales)
-            found[name].append(simulated_metric(network, dataset.test, dataset))
+            test_accuracies[name].append(simulated_metric(network, dataset.test, dataset))
         plain = build_network(family, trained.fp32[0], candidate, dataset, calibration)
-        found["calibration"].append(simulated_metric(plain, dataset.test, dataset))
+        test_accuracies["calibration"].append(simulated_metric(plain, dataset.test, dataset))
         fp32 = _in_fp32(family, policies, candidate)
         exact = build_network(family, trained.joint[0], fp32, dataset, calibration)
-        found["fp32"].append(simulated_metric(exact, dataset.test, dataset))
-    return found
+        test_accuracies["fp32"].append(simulated_metric(exact, dataset.test, dataset))
+    return test_accuracies
 
 
 def _in_fp32(family: Family, policies: Policies, candidate: Candidate) -> Candidate:
@@ -139,14 +139,16 @@ def main() -> None:
     recipe = replace(RECIPE, epochs=2) if quick else RECIPE
     phase = replace(PHASE, epochs=1, probes=1) if quick else PHASE
     family = load_family(SPACE, in_channels=1, classes=10, formats=FORMATS)
-    found: dict[int, list[Accuracies]] = {bits: [] for bits in WIDTHS}
+    test_accuracies: dict[int, list[Accuracies]] = {bits: [] for bits in WIDTHS}
     with one_core(), tempfile.TemporaryDirectory() as folder:
         for seed in range(1 if quick else arguments.seeds):
             dataset = load_images("digits", seed=seed)
             trained = train_all(family, dataset, recipe, phase, Path(folder), seed)
             for bits in WIDTHS:
-                found[bits].append(accuracies(family, trained, dataset, bits, 1 if quick else RANDOM))
-    rows = [row for bits in WIDTHS for row in rows_of(bits, found[bits])]
+                test_accuracies[bits].append(
+                    accuracies(family, trained, dataset, bits, 1 if quick else RANDOM)
+                )
+    rows = [row for bits in WIDTHS for row in rows_of(bits, test_accuracies[bits])]
     report("quantized_for_all", rows, arguments.json)
 
 

@@ -213,40 +213,40 @@ def scores(
 
 
 def rows(
-    found: Mapping[tuple[int, str], list[Score]],
+    all_scores: Mapping[tuple[int, str], list[Score]],
     names: tuple[str, ...],
     sizes: tuple[int, ...],
     n_fp32: int,
     n_test: int,
 ) -> Iterator[Row]:
     """Ours is the first of `names`; what the others of them gain over scratch is given too."""
-    ours, scratch = names[0], f"{names[0]} from scratch"
-    every = list(dict.fromkeys(name for _, name in found))
+    predictor, scratch = names[0], f"{names[0]} from scratch"
+    every = list(dict.fromkeys(name for _, name in all_scores))
     for k in sizes:
-        task = f"{k} quantized samples, {n_fp32} in fp32, {n_test} to test on: {ours}"
+        task = f"{k} quantized samples, {n_fp32} in fp32, {n_test} to test on: {predictor}"
         for metric in ("pairwise", "tau"):
-            values = {name: np.array([getattr(s, metric) for s in found[k, name]]) for name in every}
-            peers = {name: float(np.median(values[name])) for name in every if name != ours}
-            spread, median = interquartile_range(values[ours]), float(np.median(values[ours]))
+            values = {name: np.array([getattr(s, metric) for s in all_scores[k, name]]) for name in every}
+            peers = {name: float(np.median(values[name])) for name in every if name != predictor}
+            spread, median = interquartile_range(values[predictor]), float(np.median(values[predictor]))
             title = "pairwise accuracy" if metric == "pairwise" else "Kendall tau"
             yield Row(task, title, "", "higher", median, spread, peers)
-        gains = {name: gains_over_scratch(found, name, k) for name in names}
+        gains = {name: gains_over_scratch(all_scores, name, k) for name in names}
         peers = {f"{name}, median": float(np.median(gains[name])) for name in names[1:]}
         peers |= {f"{name}, worst seed": float(gains[name].min()) for name in names}
-        gained, spread = float(np.median(gains[ours])), interquartile_range(gains[ours])
+        gained, spread = float(np.median(gains[predictor])), interquartile_range(gains[predictor])
         target = GAIN if k == GAIN_AT else 0.0
         yield Row(task, "gain over scratch in pairwise accuracy", "", "higher", gained, spread, peers, target)
-    few, most = found[GAIN_AT, ours], found[sizes[-1], scratch]
-    task = f"{GAIN_AT} quantized samples with {n_fp32} in fp32, against {sizes[-1]} without: {ours}"
+    few, most = all_scores[GAIN_AT, predictor], all_scores[sizes[-1], scratch]
+    task = f"{GAIN_AT} quantized samples with {n_fp32} in fp32, against {sizes[-1]} without: {predictor}"
     values, without = (np.array([score.pairwise for score in scores]) for scores in (few, most))
     median, spread, target = float(np.median(values)), interquartile_range(values), float(np.median(without))
     yield Row(task, "pairwise accuracy", "", "higher", median, spread, {scratch: target}, target)
 
 
-def gains_over_scratch(found: Mapping[tuple[int, str], list[Score]], name: str, k: int) -> Floats:
+def gains_over_scratch(all_scores: Mapping[tuple[int, str], list[Score]], name: str, k: int) -> Floats:
     """(seeds,) of pairwise accuracy."""
-    pairs = zip(found[k, name], found[k, f"{name} from scratch"], strict=True)
-    return np.array([ours.pairwise - scratch.pairwise for ours, scratch in pairs])
+    pairs = zip(all_scores[k, name], all_scores[k, f"{name} from scratch"], strict=True)
+    return np.array([score.pairwise - scratch.pairwise for score, scratch in pairs])
 
 
 def one_seed(folder: Path, names: tuple[str, ...], sizes: tuple[int, ...], seed: int) -> Scores:
@@ -271,14 +271,14 @@ def main() -> None:
         raise SystemExit(f"{n} quantized samples; wanted {GAIN_AT / (1 - TEST_SHARE):.0f}: run `nas sample`")
     sizes = tuple(k for k in SAMPLES if k < left)
     sizes = QUICK if arguments.quick else (*sizes, left)
-    found: dict[tuple[int, str], list[Score]] = {}
+    all_scores: dict[tuple[int, str], list[Score]] = {}
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
         seeds = range(1 if arguments.quick else arguments.seeds)
         for every in pool.map(partial(one_seed, arguments.run, names, sizes), seeds):
             for k, name, score in every:
-                found.setdefault((k, name), []).append(score)
+                all_scores.setdefault((k, name), []).append(score)
     n_test = n - left
-    report("quantized_transfer", list(rows(found, names, sizes, len(task.fp32), n_test)), arguments.json)
+    report("quantized_transfer", list(rows(all_scores, names, sizes, len(task.fp32), n_test)), arguments.json)
 
 
 if __name__ == "__main__":

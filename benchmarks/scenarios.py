@@ -133,7 +133,7 @@ def measured_twice(
             pairs.append((first.pop(known), net))
         else:
             first[known] = net
-    return [one for one, _ in pairs], [other for _, other in pairs]
+    return [earlier for earlier, _ in pairs], [later for _, later in pairs]
 
 
 def ceilings(networks: Sequence[WholeNetwork], again: Sequence[WholeNetwork]) -> dict[str, float]:

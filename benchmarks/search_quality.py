@@ -77,8 +77,8 @@ class Tutorial:
         start, space = time.process_time(), self.accuracy.space
         repair = TowardsAnchor(space, lambda genomes: self.latency_ms(genomes)[:, None] / limit - 1)
         searcher = make_searcher("evolution", space, seed=seed, repair=repair)
-        found = search(searcher, evaluate, budget=budget, batch=GENERATION, reference=(0.0, limit))
-        return -float(found.objectives[:, 0].min()), time.process_time() - start
+        result = search(searcher, evaluate, budget=budget, batch=GENERATION, reference=(0.0, limit))
+        return -float(result.objectives[:, 0].min()), time.process_time() - start
 
     def front(self, seed: int, budget: int) -> tuple[Matrix, float]:
         """Everything from 10 to 60 ms in one run: (f, 2) top-1 negated and ms, and CPU seconds."""
@@ -92,8 +92,8 @@ class Tutorial:
         start, space = time.process_time(), self.accuracy.space
         repair = TowardsAnchor(space, lambda genomes: self.latency_ms(genomes)[:, None] / high - 1)
         searcher = make_searcher("evolution", space, seed=seed, repair=repair)
-        found = search(searcher, evaluate, budget=budget, batch=FRONT_GENERATION, reference=(-70.0, high))
-        return found.objectives, time.process_time() - start
+        result = search(searcher, evaluate, budget=budget, batch=FRONT_GENERATION, reference=(-70.0, high))
+        return result.objectives, time.process_time() - start
 
 
 def ofa_rows(data: Path, seeds: int, *, quick: bool) -> list[Row]:
@@ -102,9 +102,9 @@ def ofa_rows(data: Path, seeds: int, *, quick: bool) -> list[Row]:
     budget, iterations = (4_000, 20) if quick else (BUDGET, 500)
     seconds = []
     for limit, target in LIMITS_MS.items():
-        found = [tutorial.best_within(limit, seed, budget) for seed in range(seeds)]
-        top1 = np.array([best for best, _ in found])
-        seconds += [spent for _, spent in found]
+        runs = [tutorial.best_within(limit, seed, budget) for seed in range(seeds)]
+        top1 = np.array([best for best, _ in runs])
+        seconds += [spent for _, spent in runs]
         peer = [
             ofa_evolution(
                 tutorial.accuracy.space,
@@ -116,11 +116,11 @@ def ofa_rows(data: Path, seeds: int, *, quick: bool) -> list[Row]:
             )
             for seed in range(seeds)
         ]
-        theirs = np.array([best for best, _ in peer])
+        peer_top1 = np.array([best for best, _ in peer])
         peers = {
             "ours, mean": float(top1.mean()),
-            f"OFA evolution, mean of {peer[0][1]:,} evaluations": float(theirs.mean()),
-            "OFA evolution, best seed": float(theirs.max()),
+            f"OFA evolution, mean of {peer[0][1]:,} evaluations": float(peer_top1.mean()),
+            "OFA evolution, best seed": float(peer_top1.max()),
         }
         task = f"best top-1 within {limit} ms, {budget:,} evaluations, worst of {seeds} seeds"
         out.append(
@@ -165,12 +165,12 @@ def surrogate_rows(data: Path, seeds: int, *, quick: bool) -> list[Row]:
     out = []
     for mark in marks:
         volumes = {
-            name: np.array([volume(values[:mark]) for values, _ in found])
-            for name, found in runs.items()
-            if len(found[0][0]) >= mark
+            name: np.array([volume(values[:mark]) for values, _ in searches])
+            for name, searches in runs.items()
+            if len(searches[0][0]) >= mark
         }
         ours = volumes.pop("ours")
-        peers = {name: float(found.mean()) for name, found in volumes.items()}
+        peers = {name: float(values.mean()) for name, values in volumes.items()}
         out.append(Row(f"surrogate of OFA-MBv3, {mark} evaluations, mean of {seeds} seeds", "hypervolume",
                        "share", "higher", float(ours.mean()), interquartile_range(ours), peers,
                        VOLUMES[mark]))  # fmt: skip
@@ -200,16 +200,18 @@ def _ours(surrogate: Surrogate, seed: int, budget: int) -> tuple[Matrix, Spent]:
     def fit(points: Points) -> Predict:
         accuracy = gaussian(points.genomes, points.objectives, 0)
 
-        def predict(wanted: Genomes) -> Posterior:
-            mean, std = accuracy(wanted)
-            known = surrogate.normalised(np.zeros(len(wanted)), wanted)[:, 1]
-            nothing = np.zeros(len(wanted))
+        def predict(genomes: Genomes) -> Posterior:
+            mean, std = accuracy(genomes)
+            known = surrogate.normalised(np.zeros(len(genomes)), genomes)[:, 1]
+            nothing = np.zeros(len(genomes))
             return Posterior(np.column_stack((mean, known)), np.column_stack((std, nothing)), nothing)
 
         return predict
 
-    found = search_expensive(surrogate.space, fit, evaluate, budget=budget, reference=REFERENCE, seed=seed)
-    return found.objectives, spent
+    evaluated = search_expensive(
+        surrogate.space, fit, evaluate, budget=budget, reference=REFERENCE, seed=seed
+    )
+    return evaluated.objectives, spent
 
 
 def _plain(surrogate: Surrogate, engine: str, seed: int, budget: int) -> tuple[Matrix, Spent]:
@@ -297,11 +299,11 @@ def _whole_fit(known: MeasuredSpace, seed: int) -> Fit:
     def fit(points: Points) -> Predict:
         each = [gaussian(points.genomes, points.objectives, column) for column in range(2)]
 
-        def predict(wanted: Genomes) -> Posterior:
+        def predict(genomes: Genomes) -> Posterior:
             mean, std = (
-                np.stack(parts, axis=1) for parts in zip(*(one(wanted) for one in each), strict=True)
+                np.stack(parts, axis=1) for parts in zip(*(model(genomes) for model in each), strict=True)
             )
-            return Posterior(mean, std, np.zeros(len(wanted)))
+            return Posterior(mean, std, np.zeros(len(genomes)))
 
         return predict
 
@@ -326,12 +328,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     arguments = parser.parse_args(words)
     with one_core():
-        found = [
+        rows = [
             row
             for task in arguments.tasks
             for row in TASKS[task](arguments.data, arguments.seeds, quick=arguments.quick)
         ]
-    report("search_quality", found, arguments.json)
+    report("search_quality", rows, arguments.json)
 
 
 if __name__ == "__main__":

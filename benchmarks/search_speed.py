@@ -107,10 +107,10 @@ def search_once(
     search(make_searcher(name, space, seed=0), evaluate, budget=budget, batch=4096, reference=REFERENCE)
 
 
-def check(ours: np.ndarray, theirs: np.ndarray) -> None:
+def check(batched: np.ndarray, single: np.ndarray) -> None:
     """Both ways must give the same numbers."""
-    np.testing.assert_allclose(ours[:, 0], theirs[:, 0], rtol=0, atol=ACCURACY_TOLERANCE)
-    np.testing.assert_allclose(ours[:, 1], theirs[:, 1], rtol=LATENCY_TOLERANCE)
+    np.testing.assert_allclose(batched[:, 0], single[:, 0], rtol=0, atol=ACCURACY_TOLERANCE)
+    np.testing.assert_allclose(batched[:, 1], single[:, 1], rtol=LATENCY_TOLERANCE)
 
 
 def rows(data: Path, repeats: int, n: int) -> list[Row]:

@@ -94,8 +94,10 @@ def compare(run: Run, seed: int) -> Outcome:
     run_sample(run, QUIET)
     front, setting = run_search(run, QUIET), prepare_search(run)
     evaluator, space = setting.evaluator, run.family.space()
-    found = [entry.genes for entry in (*front.candidates, *front.evaluated)]
-    ours = {e.candidate: e for e in evaluator.measure([space.candidate(np.array(genes)) for genes in found])}
+    genomes = [entry.genes for entry in (*front.candidates, *front.evaluated)]
+    ours = {
+        e.candidate: e for e in evaluator.measure([space.candidate(np.array(genes)) for genes in genomes])
+    }
     total = len(ours) + len(sampled(run))
     drawn = make_searcher("random", space, seed=seed).ask(total)
     random = {e.candidate: e for e in evaluator.measure([space.candidate(genome) for genome in drawn])}
@@ -172,8 +174,8 @@ def main() -> None:
         print(f"{arguments.run}: no finished run; make one with `make search`", file=sys.stderr)
         sys.exit(2)
     with one_core():
-        found = rows(find_run(arguments.run), arguments.seeds, quick=arguments.quick)
-    report("search_vs_random", found, arguments.json)
+        figures = rows(find_run(arguments.run), arguments.seeds, quick=arguments.quick)
+    report("search_vs_random", figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ def bert_rows(data: Path) -> Recorded:
     genomes = rows.genomes[distinct]
     macs = rows.costs(genomes)[:, 0]
 
-    def cost(wanted: Genomes) -> np.ndarray:
-        return np.asarray((rows.costs(wanted)[:, 0] - macs.min()) / np.ptp(macs))
+    def cost(candidates: Genomes) -> np.ndarray:
+        return np.asarray((rows.costs(candidates)[:, 0] - macs.min()) / np.ptp(macs))
 
     objectives = np.column_stack((_scaled(-rows.targets[distinct]), cost(genomes)))
     return Recorded(rows.space, genomes, objectives, cost, rows)
@@ -124,7 +124,7 @@ def our_loop(
 
         def predict(genomes: Genomes) -> Posterior:
             predicted = [model.predict(genomes) for model in fitted]
-            mean, std = ([getattr(one, part) for one in predicted] for part in ("mean", "std"))
+            mean, std = ([getattr(prediction, part) for prediction in predicted] for part in ("mean", "std"))
             if len(fitted) == 1 and recorded.cost:
                 mean, std = [*mean, recorded.cost(genomes)], [*std, np.zeros(len(genomes))]
             return Posterior(np.column_stack(mean), np.column_stack(std), np.zeros(len(genomes)))
@@ -198,11 +198,11 @@ def rows_of(task: str, count: int, marks: tuple[int, ...], shares: Mapping[str, 
     of, budget = f"{task}, {count} networks", max(marks)
     out = []
     for mark in marks:
-        values = {name: found[:, mark - 1] for name, found in shares.items()}
+        values = {name: curves[:, mark - 1] for name, curves in shares.items()}
         out.append(
             _row(f"{of}: after {mark} evaluations", "hypervolume", "of that of all rows", "higher", values)
         )
-    needed = {name: np.array([_evaluations(one) for one in found]) for name, found in shares.items()}
+    needed = {name: np.array([_evaluations(curve) for curve in curves]) for name, curves in shares.items()}
     label = f"evaluations for {NEARLY:.0%} of the hypervolume, {budget + 1} where {budget} are too few"
     return [*out, _row(of, label, "evaluations", "lower", needed)]
 
@@ -210,7 +210,7 @@ def rows_of(task: str, count: int, marks: tuple[int, ...], shares: Mapping[str, 
 def _row(
     task: str, metric: str, unit: str, better: Literal["higher", "lower"], values: Mapping[str, np.ndarray]
 ) -> Row:
-    means = {name: float(found.mean()) for name, found in values.items()}
+    means = {name: float(samples.mean()) for name, samples in values.items()}
     ours = means.pop(MAIN)
     return Row(task, metric, unit, better, ours, interquartile_range(values[MAIN]), means)
 
@@ -230,11 +230,11 @@ def main() -> None:
     run = partial(curve, arguments.data, {task: max(at) for task, at in marks.items()})
     with ProcessPoolExecutor() as pool:
         curves = dict(zip(jobs, pool.map(run, jobs), strict=True))
-    found = list[Row]()
+    rows = list[Row]()
     for task, at in marks.items():
         shares = {name: np.stack([curves[task, name, seed] for seed in range(seeds)]) for name in METHODS}
-        found += rows_of(task, len(networks_of(task, arguments.data).genomes), at, shares)
-    report("simq", found, arguments.json)
+        rows += rows_of(task, len(networks_of(task, arguments.data).genomes), at, shares)
+    report("simq", rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -93,10 +93,10 @@ def compare_published(data: Path, device: str, *, seeds: int, evaluations: int, 
     rows, preferred = [], []
     for i, limit in enumerate(limits):
         unseen = scores_under(fresh, [limit])
-        found = {name: unseen(np.array([one[name][i] for one in winners])) for name in winners[0]}
-        found["best released"] = unseen(np.array(RELEASED[device], np.int16)).max(keepdims=True)
-        rows += _rows(device, limit, found, among[i])
-        preferred.append(_preference(device, limit, [one["evolution"][i] for one in winners]))
+        scores = {name: unseen(np.array([winner[name][i] for winner in winners])) for name in winners[0]}
+        scores["best released"] = unseen(np.array(RELEASED[device], np.int16)).max(keepdims=True)
+        rows += _rows(device, limit, scores, among[i])
+        preferred.append(_preference(device, limit, [winner["evolution"][i] for winner in winners]))
     return rows + preferred
 
 
@@ -130,18 +130,18 @@ def _search(
 
 def _all_scores(drawn: DrawnNetworks, limits: Sequence[float], spaces: Spaces) -> NDArray[np.float64]:
     """(limits, n) scores of spaces, each drawn once."""
-    found = np.empty((len(limits), len(spaces)))
+    scores = np.empty((len(limits), len(spaces)))
     for i, space in enumerate(spaces):
         loss, latency_s = drawn(space)
-        found[:, i] = [qt_score(loss, latency_s, limit) for limit in limits]
-    return found
+        scores[:, i] = [qt_score(loss, latency_s, limit) for limit in limits]
+    return scores
 
 
 def _rows(
-    device: str, limit: float, found: Mapping[str, NDArray[np.float64]], among: NDArray[np.float64]
+    device: str, limit: float, scores: Mapping[str, NDArray[np.float64]], among: NDArray[np.float64]
 ) -> list[Row]:
-    ours = found["evolution"]
-    peers = {name: float(np.median(scores)) for name, scores in found.items() if name != "evolution"}
+    ours = scores["evolution"]
+    peers = {name: float(np.median(values)) for name, values in scores.items() if name != "evolution"}
     task = f"{NAMES[device]}, {limit * 1e3:g} ms"
     beaten = np.array([float((among < score).mean()) for score in ours])
     return [
@@ -204,12 +204,12 @@ def _find_best(table: BlockTable, spaces: Spaces, score: Scores, task: str, seed
     needed, random, reached = np.empty(seeds), np.empty(seeds), np.empty(seeds)
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 2])
-        found = evolve(
+        evolution = evolve(
             table, score, rng=rng, population=population, tournament=tournament, evaluations=allowed
         )
-        hit = np.flatnonzero(found.scores == best)
+        hit = np.flatnonzero(evolution.scores == best)
         needed[seed] = hit[0] + 1 if len(hit) else len(spaces)
-        reached[seed] = found.scores.max() / best
+        reached[seed] = evolution.scores.max() / best
         random[seed] = np.flatnonzero(rng.permutation(scores) == best)[0] + 1
     of_one_type = scores[(spaces[:, 1:3] == spaces[:, :1]).all(axis=1)].max()
     return [

@@ -151,28 +151,28 @@ def main() -> None:
             score=score,
         )
     )
-    found = np.zeros((len(supernet.policies), len(shown)))
+    accuracies = np.zeros((len(supernet.policies), len(shown)))
     for row, policy in enumerate(supernet.policies):
         with progress_bar(reporter, policy, len(shown)) as update:
             for i, network in enumerate(shown):
-                found[row, i] = supernet.accuracy(network.candidate, policy)
-                update(i + 1, f"{network.name}, {network.macs / MILLION:.1f} MMACs: {found[row, i]:.4f}")
+                accuracies[row, i] = supernet.accuracy(network.candidate, policy)
+                update(i + 1, f"{network.name}, {network.macs / MILLION:.1f} MMACs: {accuracies[row, i]:.4f}")
     how = "by calibration" if supernet.quantizers is None else "after the quantized phase"
     first = next(i for i, network in enumerate(shown) if network.name.startswith("random"))
     drawn = [network.candidate for network in shown[first : first + arguments.alone]]
     rows = [
-        *_rows_of_each(shown, found, supernet.policies, how, aims),
+        *_rows_of_each(shown, accuracies, supernet.policies, how, aims),
         *_rows_of_random(
-            found[:, first:], supernet.policies, how, goal=None if supernet.quantizers is None else 2.0
+            accuracies[:, first:], supernet.policies, how, goal=None if supernet.quantizers is None else 2.0
         ),
-        *_rows_alone(runs, supernet.family, drawn, found[0, first:], reporter),
+        *_rows_alone(runs, supernet.family, drawn, accuracies[0, first:], reporter),
     ]
     report("supernet_accuracy", rows, arguments.json)
 
 
 def _rows_of_each(
     shown: Sequence[Representative],
-    found: np.ndarray,
+    accuracies: np.ndarray,
     policies: Sequence[str],
     how: str,
     aims: dict[str, float],
@@ -181,25 +181,31 @@ def _rows_of_each(
     for i, network in enumerate(shown):
         name = network.name
         yield Row(name, "multiply-adds", "millions", "lower", network.macs / MILLION, 0.0)
-        yield Row(f"{name}, fp32", "test accuracy", "share", "higher", found[0, i], 0.0, {}, aims.get(name))
+        yield Row(
+            f"{name}, fp32", "test accuracy", "share", "higher", accuracies[0, i], 0.0, {}, aims.get(name)
+        )
         if name.startswith("random"):
             continue
         for row, policy in list(enumerate(policies))[1:]:
-            lost = (found[0, i] - found[row, i]) / POINT
+            lost = (accuracies[0, i] - accuracies[row, i]) / POINT
             goal = 0.3 if policy == "int8" else None
             yield Row(f"{name}, {policy} {how}", "accuracy lost", "points", "lower", lost, 0.0, {}, goal)
 
 
-def _rows_of_random(found: np.ndarray, policies: Sequence[str], how: str, goal: float | None) -> list[Row]:
+def _rows_of_random(
+    accuracies: np.ndarray, policies: Sequence[str], how: str, goal: float | None
+) -> list[Row]:
     """`goal`: points that no network in 4 bits should lose more than."""
-    n = found.shape[1]
-    spread = interquartile_range(found[0])
+    n = accuracies.shape[1]
+    spread = interquartile_range(accuracies[0])
     rows = [
-        Row(f"{n} random, fp32", "test accuracy", "share", "higher", float(np.median(found[0])), spread),
-        Row(f"worst of {n} random, fp32", "test accuracy", "share", "higher", float(found[0].min()), 0.0),
+        Row(f"{n} random, fp32", "test accuracy", "share", "higher", float(np.median(accuracies[0])), spread),
+        Row(
+            f"worst of {n} random, fp32", "test accuracy", "share", "higher", float(accuracies[0].min()), 0.0
+        ),
     ]
     for row, policy in list(enumerate(policies))[1:]:
-        lost = (found[0] - found[row]) / POINT
+        lost = (accuracies[0] - accuracies[row]) / POINT
         task = f"{n} random, {policy} {how}"
         median, spread = float(np.median(lost)), interquartile_range(lost)
         usual = 0.3 if policy == "int8" else None

@@ -103,17 +103,20 @@ def rows_of(setting: Setting, names: list[str]) -> list[Row]:
     for name in names:
         path = trained(setting, name)
         state = load_checkpoint(path, fingerprint=setting.family.space().fingerprint)
-        found = accuracies(setting, path)
-        whole = found if name == WHOLE else whole
+        fp32_accuracies = accuracies(setting, path)
+        whole = fp32_accuracies if name == WHOLE else whole
         hours = float(state["seconds"]) * setting.recipe.threads / 3600
         peers = {WHOLE: 100 * whole[0]} if name != WHOLE else {}
-        values = zip(("largest", "smallest", "random"), found, strict=True)
+        values = zip(("largest", "smallest", "random"), fp32_accuracies, strict=True)
         rows += [
             Row(name, f"{kind}, fp32", "%", "higher", 100 * v, 0.0, peers if kind == "largest" else {})
             for kind, v in values
         ]
         rows.append(Row(name, "time", "core-hours", "lower", hours, 0.0))
-        print(f"| {name} | {' | '.join(f'{100 * v:.2f}' for v in found)} | {hours:.2f} |", file=sys.stderr)
+        print(
+            f"| {name} | {' | '.join(f'{100 * v:.2f}' for v in fp32_accuracies)} | {hours:.2f} |",
+            file=sys.stderr,
+        )
     return rows
 
 

@@ -153,14 +153,16 @@ def front_volumes(run: Run) -> dict[str, float]:
 
 def front_rows(runs: Sequence[Run]) -> list[Row]:
     """Hypervolume of the fronts, one run each and the mean of all, beside uniform scaling."""
-    found = {run.config.seed: front_volumes(run) for run in runs}
+    seed_volumes = {run.config.seed: front_volumes(run) for run in runs}
     task, out = f"{runs[0].family.name}, front against uniform scaling", list[Row]()
     shared = ("hypervolume", "share of the box", "higher")
-    for seed, each in found.items():
+    for seed, each in seed_volumes.items():
         out.append(Row(f"{task}, seed {seed}", *shared, each[SEARCHED], 0.0, {SCALED: each[SCALED]}))
-    ours, theirs = (np.array([each[name] for each in found.values()]) for name in (SEARCHED, SCALED))
-    mean, spread = float(ours.mean()), interquartile_range(ours)
-    return [*out, Row(f"{task}, mean of {len(runs)}", *shared, mean, spread, {SCALED: float(theirs.mean())})]
+    searched, scaled = (
+        np.array([each[name] for each in seed_volumes.values()]) for name in (SEARCHED, SCALED)
+    )
+    mean, spread = float(searched.mean()), interquartile_range(searched)
+    return [*out, Row(f"{task}, mean of {len(runs)}", *shared, mean, spread, {SCALED: float(scaled.mean())})]
 
 
 def main(words: Sequence[str] | None = None) -> None:

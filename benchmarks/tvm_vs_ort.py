@@ -174,13 +174,20 @@ def rows(
             runs = [ours(layer, unit, target, Path(folder) / f"{i}.so"), ort(ort_model(layer), plan), null]
             measured = interleaved([[run] for run in runs], plan, reference)
             samples = [1e6 * np.array(each.seconds) for each in measured]
-            mine, theirs, nothing = (float(np.median(each)) for each in samples)
-            ours_s[task], ort_s[task] = mine, theirs
-            null_s.append(nothing)
-            peers = {"ORT": theirs, "ORT less a null session": theirs - nothing}
+            tvm_us, ort_us, null_us = (float(np.median(each)) for each in samples)
+            ours_s[task], ort_s[task] = tvm_us, ort_us
+            null_s.append(null_us)
+            peers = {"ORT": ort_us, "ORT less a null session": ort_us - null_us}
             result.append(
                 Row(
-                    task, "time", "us", "lower", mine, interquartile_range(samples[0]), peers, theirs / TARGET
+                    task,
+                    "time",
+                    "us",
+                    "lower",
+                    tvm_us,
+                    interquartile_range(samples[0]),
+                    peers,
+                    ort_us / TARGET,
                 )
             )
     for kind in ("pointwise", "depthwise"):

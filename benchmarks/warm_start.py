@@ -111,7 +111,7 @@ def one_draw(task: Task, make: MakePredictor, seed: int) -> dict[int, Mapping[st
         "without prior": make,
         "with a prior that knows nothing": warm(make, nonsense(seed)),
     }
-    found = {}
+    results = {}
     for n in COUNTS:
         genomes, targets = task.rows.genomes[order[:n]], task.rows.targets[order[:n]]
         figures = {}
@@ -119,8 +119,8 @@ def one_draw(task: Task, make: MakePredictor, seed: int) -> dict[int, Mapping[st
             fitted = way(task.rows.space, seed=seed, costs=task.rows.costs).fit(genomes, targets)
             said = fitted.predict(asked).mean
             figures[name] = tau(said, truth), float(np.sqrt(np.mean((said - truth) ** 2)))
-        found[n] = figures
-    return found
+        results[n] = figures
+    return results
 
 
 def main() -> None:

@@ -171,12 +171,12 @@ def _unit(name: str) -> str:
 
 def _meanings(kind: Any) -> dict[str, str]:
     """Return what the `Attributes:` of a class and of those that it extends say, by field."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for ancestor in reversed(kind.__mro__):
         section = inspect.cleandoc(ancestor.__doc__ or "").partition("Attributes:\n")[2]
         for names, text in ATTRIBUTE.findall(section):
-            found |= dict.fromkeys(re.split(r",\s*", names), " ".join(text.split()).rstrip("."))
-    return found
+            meanings |= dict.fromkeys(re.split(r",\s*", names), " ".join(text.split()).rstrip("."))
+    return meanings
 
 
 # -- the tree -----------------------------------------------------------------------------------------

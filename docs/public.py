@@ -24,13 +24,13 @@ def _section(name: str, value: Any) -> Iterator[str]:
         yield _words(value)
         return
     yield _words(value)
-    for member, found in vars(value).items():
-        if member.startswith("_") or not inspect.getdoc(found):
+    for member, attribute in vars(value).items():
+        if member.startswith("_") or not inspect.getdoc(attribute):
             continue
-        if isinstance(found, property):
-            yield f"`.{member}`: {_words(found)}"
-        elif inspect.isfunction(found):
-            yield f"`.{member}{_parameters(found)}`: {_words(found)}"
+        if isinstance(attribute, property):
+            yield f"`.{member}`: {_words(attribute)}"
+        elif inspect.isfunction(attribute):
+            yield f"`.{member}{_parameters(attribute)}`: {_words(attribute)}"
 
 
 def _signature(name: str, function: Any) -> str:

@@ -23,10 +23,10 @@ def untested(reports: Iterable[pytest.TestReport]) -> Mapping[str, list[str]]:
     """Return the tests that were skipped for lack of data, by the file that they need."""
     tests: dict[str, list[str]] = {}
     for report in reports:
-        _, found, name = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "").partition(
+        _, separator, name = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "").partition(
             ABSENT
         )
-        if found:
+        if separator:
             tests.setdefault(name, []).append(report.nodeid)
     return tests
 

@@ -162,8 +162,8 @@ def paths_in(value: Any, prefix: str, rows: Collection[str]) -> Iterator[str]:
 
 def expanded(word: str, folder: Path) -> list[str]:
     """What a shell makes of a word with an asterisk."""
-    found = sorted(str(path.relative_to(folder)) for path in folder.glob(word)) if "*" in word else []
-    return found or [word]
+    paths = sorted(str(path.relative_to(folder)) for path in folder.glob(word)) if "*" in word else []
+    return paths or [word]
 
 
 def test_python_calls_what_there_is_with_arguments_that_it_takes() -> None:

@@ -59,8 +59,8 @@ def agree(network: QuantizedGraph, feeds: Arrays, *, reference: bool = True) -> 
     if reference:
         given_by["reference"] = ReferenceEvaluator(onnx.load_from_string(files[False])).run(None, feeds)
     for name, outputs in given_by.items():
-        for y, wanted, known in zip(outputs, computed_here, network.workload.outputs, strict=True):
-            np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+        for y, expected, known in zip(outputs, computed_here, network.workload.outputs, strict=True):
+            np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5, err_msg=name)
             assert y.shape == network.workload.type_of(known).shape
     return computed_here
 

@@ -48,9 +48,9 @@ def images(layer: Layer) -> torch.Tensor:
 def error_of_the_file(network: QuantizedGraph) -> float:
     """The largest difference of file and simulation, of the largest output."""
     x = images(network.workload.layers[0])
-    (found,) = open_exactly(emit(network, batch=len(x))).run(None, {"image": x.numpy()})
+    (output,) = open_exactly(emit(network, batch=len(x))).run(None, {"image": x.numpy()})
     expected = simulate(network, x).numpy()
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(output - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

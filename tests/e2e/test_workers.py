@@ -33,8 +33,8 @@ QUIET = {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "erro
 
 def server_program(name: str) -> str:
     """PostgreSQL keeps its server's programs out of the path on Debian."""
-    found = [shutil.which(name), *sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
-    known = [path for path in found if path]
+    candidates = [shutil.which(name), *sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
+    known = [path for path in candidates if path]
     if not known:
         pytest.skip(f"no {name}: install the package postgresql")
     return known[-1]
@@ -162,9 +162,11 @@ def evaluated(storage: Storage, study: str) -> list[str]:
     """Ids of what is evaluated in all studies whose name begins so."""
     return [
         trial.user_attrs["id"]
-        for found in storage.get_all_studies()
-        if found.study_name.startswith(study)
-        for trial in storage.get_all_trials(storage.get_study_id_from_name(found.study_name), deepcopy=False)
+        for frozen_study in storage.get_all_studies()
+        if frozen_study.study_name.startswith(study)
+        for trial in storage.get_all_trials(
+            storage.get_study_id_from_name(frozen_study.study_name), deepcopy=False
+        )
         if trial.state.name == "COMPLETE"
     ]
 

@@ -192,10 +192,10 @@ def require_sound(attempts: Iterable[Attempt]) -> dict[str, int]:
     """Return how many of the attempts worked and were refused; fail on any that did neither."""
     counts = {"worked": 0, "refused": 0}
     offenders = []
-    for one in attempts:
-        counts["worked" if one.code == 0 else "refused"] += 1
-        if not one.is_sound:
-            offenders.append(f"{one.how}: exit {one.code}: {one.said.strip()[-300:]}")
+    for outcome in attempts:
+        counts["worked" if outcome.code == 0 else "refused"] += 1
+        if not outcome.is_sound:
+            offenders.append(f"{outcome.how}: exit {outcome.code}: {outcome.said.strip()[-300:]}")
     shown = "\n".join(offenders[:SHOWN])
     assert not offenders, f"{len(offenders)} of {sum(counts.values())}:\n{shown}"
     return counts

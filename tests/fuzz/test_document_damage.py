@@ -57,8 +57,8 @@ SPACE = FAMILY.space()
 
 def use_front(folder: Path) -> None:
     front = read_front(folder / "front.json", SPACE)
-    for wanted in ((), ("knee",), ("all",), ("fastest>=50%",)):
-        pick(front, wanted, 2)
+    for picks in ((), ("knee",), ("all",), ("fastest>=50%",)):
+        pick(front, picks, 2)
 
 
 def use_report(folder: Path) -> None:

@@ -69,9 +69,9 @@ def attempts(
     copied(exported, folder)
     for mutation in mutations:
         (folder / name).write_bytes(mutation.data)
-        one = attempt(mutation.how, ["verify", str(folder), "--no-latency"])
-        unnoticed = one.code == 0 and not same(mutation.data)
-        yield Attempt(one.how, None, "not noticed") if unnoticed else one
+        outcome = attempt(mutation.how, ["verify", str(folder), "--no-latency"])
+        unnoticed = outcome.code == 0 and not same(mutation.data)
+        yield Attempt(outcome.how, None, "not noticed") if unnoticed else outcome
 
 
 def test_manifests(exported: Path, tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_manifests(exported: Path, tmp_path: Path) -> None:
 
 def resealed(mutations: Iterator[Mutation]) -> Iterator[Mutation]:
     """Yield damaged manifests whose digest fits."""
-    for one in mutations:
-        document = json.loads(one.data)
+    for mutation in mutations:
+        document = json.loads(mutation.data)
         with contextlib.suppress(ValueError):  # a number beyond all numbers
             document["digest"] = digest_of(document)
-        yield Mutation(one.how, json.dumps(document).encode(errors="replace"))
+        yield Mutation(mutation.how, json.dumps(document).encode(errors="replace"))
 
 
 def test_manifests_whose_digest_fits(exported: Path, tmp_path: Path) -> None:

@@ -143,4 +143,4 @@ class RestlessBackend:
             runs.append([self.core.run("", self.network_s(job.workload), 1.3)] * plan.sessions)
         self._reference = self._reference or self.core.reference()
         samples = interleaved(runs, plan, self._reference, [job.context for job in jobs])
-        return [Measurement.of(one) for one in samples]
+        return [Measurement.of(sample) for sample in samples]

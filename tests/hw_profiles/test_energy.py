@@ -53,9 +53,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def meter_of(root: Path) -> Powercap:
-    found = find_powercap(root, looks=0)
-    assert isinstance(found, Powercap), found
-    return found
+    meter = find_powercap(root, looks=0)
+    assert isinstance(meter, Powercap), meter
+    return meter
 
 
 def test_packages_are_found_once_and_their_parts_not_at_all(tmp_path: Path) -> None:

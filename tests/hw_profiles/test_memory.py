@@ -104,8 +104,8 @@ def brute_force(work: Workload) -> int:
 
     peaks = []
     for now in range(len(work.layers)):
-        wanted = {source for read in work.inputs[now:] for source in read if source < now}
-        peaks.append(sum(map(size, wanted | {now})))
+        live_tensors = {source for read in work.inputs[now:] for source in read if source < now}
+        peaks.append(sum(map(size, live_tensors | {now})))
     return max(peaks)
 
 

@@ -38,15 +38,15 @@ def of(family: Family, costs: Costs, end: str = "smallest", **limits: str) -> Al
     return allocator(family.space(), costs, targets, corner(family, f"{end}/fp32"))
 
 
-def policies(one: Allocator) -> list[np.ndarray]:
-    return [np.array(each) for each in itertools.product(*map(range, one.formats.sizes))]
+def policies(allocator: Allocator) -> list[np.ndarray]:
+    return [np.array(each) for each in itertools.product(*map(range, allocator.formats.sizes))]
 
 
-def random_damage(one: Allocator, seed: int) -> dict[str, list[float]]:
+def random_damage(allocator: Allocator, seed: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(seed)
     return {
         name: [0.0, *rng.lognormal(0, 2, size - 1)]
-        for name, size in zip(one.names, one.formats.sizes, strict=True)
+        for name, size in zip(allocator.names, allocator.formats.sizes, strict=True)
     }
 
 

@@ -75,7 +75,7 @@ def convolutions(family: Family, genome: Genomes) -> list[tuple[int, ...]]:
     """Of the positions that a network uses, as the table names them."""
     space = family.space()
     decisions = space.decode(space.candidate(genome))
-    found = []
+    layers = []
     for s, b in POSITIONS:
         name, (entry, width, stride, size) = f"s{s}.b{b}", STAGES[s]
         if b > 0:
@@ -90,12 +90,12 @@ def convolutions(family: Family, genome: Genomes) -> list[tuple[int, ...]]:
             ]
             for kind in ("pointwise", "depthwise")
         )
-        found += [
+        layers += [
             (entry, middle, size, 1, 1, 0, 1, *point),
             (middle, middle, size, kernel, stride, kernel // 2, middle, *deep),
             (middle, width, size // stride, 1, 1, 0, 1, *point),
         ]
-    return found
+    return layers
 
 
 def integer(family: Family, n: int) -> Genomes:
@@ -111,10 +111,10 @@ def invalid(rows: list[tuple[int, ...]]) -> bool:
 
 def expected(family: Family, genome: Genomes, published: Published) -> tuple[float, float] | None:
     """Seconds and joules of a network; None where it is invalid."""
-    wanted, (rows, ends) = convolutions(family, genome), published
-    if invalid(wanted):
+    layers, (rows, ends) = convolutions(family, genome), published
+    if invalid(layers):
         return None
-    sums = [sum(rows[row][of] for row in wanted) + ends[of] for of in (0, 1)]
+    sums = [sum(rows[row][of] for row in layers) + ends[of] for of in (0, 1)]
     return sums[0] * 1e-3, sums[1] * 1e-3
 
 

@@ -87,8 +87,10 @@ def exported(trained: Path) -> Path:
 @pytest.fixture(scope="module")
 def manifests(exported: Path) -> dict[str, dict[str, Any]]:
     run = find_run(exported)
-    found = {path.parent.name: read_json(path, SCHEMA) for path in exported.glob("export/*/manifest.json")}
-    return {"better": found[mixed(run).id], "worse": found[run.family.extremes()["smallest/fp32"].id]}
+    manifests = {
+        path.parent.name: read_json(path, SCHEMA) for path in exported.glob("export/*/manifest.json")
+    }
+    return {"better": manifests[mixed(run).id], "worse": manifests[run.family.extremes()["smallest/fp32"].id]}
 
 
 @pytest.mark.slow

@@ -60,8 +60,8 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
 
 
 def finding(folder: Path, what: str, checks: Checks | None = None) -> Finding:
-    [one] = [one for one in verify(folder, checks or Checks(latency=False)) if one.what == what]
-    return one
+    [result] = [result for result in verify(folder, checks or Checks(latency=False)) if result.what == what]
+    return result
 
 
 # -- what holds ------------------------------------------------------------------------------------

@@ -113,8 +113,8 @@ def changed(exported: Path, folder: Path, code: bytes | None = None, **record: A
 
 def findings(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:
     assert main(["verify", str(folder), "--json", "--run-library", *more]) == 0
-    [found] = json.loads(capsys.readouterr().out).values()
-    return {one["what"]: one for one in found}
+    [rows] = json.loads(capsys.readouterr().out).values()
+    return {row["what"]: row for row in rows}
 
 
 def for_aarch64(exported: Path) -> bytes:

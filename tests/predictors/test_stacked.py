@@ -59,7 +59,7 @@ def penalised(weights: np.ndarray, errors: np.ndarray, odds: np.ndarray) -> floa
 def exhaustive_weights(errors: np.ndarray, odds: np.ndarray, steps: int = 50) -> float:
     """The least penalised error of a mean of three, among all weights in steps of 2 %."""
     grid = [(a, b, steps - a - b) for a, b in itertools.product(range(steps + 1), repeat=2) if a + b <= steps]
-    return min(penalised(np.array(one) / steps, errors, odds) for one in grid)
+    return min(penalised(np.array(weights) / steps, errors, odds) for weights in grid)
 
 
 @given(st.integers(0, 10**6))

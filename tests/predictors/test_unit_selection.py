@@ -36,7 +36,7 @@ def measured(profile: DeviceProfile, layers: Sequence[Layer]) -> DeviceProfile:
 
 def network_error(filled: DeviceProfile, truth: DeviceProfile, usage: Mapping[Layer, float]) -> float:
     """Mean over units of the absolute error, as often as random networks have the unit."""
-    return sum(share * abs(filled.cost_s(one) - truth.cost_s(one)) for one, share in usage.items())
+    return sum(share * abs(filled.cost_s(layer) - truth.cost_s(layer)) for layer, share in usage.items())
 
 
 @pytest.mark.parametrize("known", [0, 5, 60])

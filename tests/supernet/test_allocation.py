@@ -45,9 +45,9 @@ def random_problem(rng: np.random.Generator, *, items: int, pairs: int = 0, ties
 
     limits = []
     for number in range(int(rng.integers(0, 4))):
-        found = terms()
-        drawn = [total(found, rng.integers(0, choices)) for _ in range(9)]
-        limits.append(Limit(f"limit {number}", found, upper=float(np.median(drawn))))
+        limit_terms = terms()
+        drawn = [total(limit_terms, rng.integers(0, choices)) for _ in range(9)]
+        limits.append(Limit(f"limit {number}", limit_terms, upper=float(np.median(drawn))))
     if rng.random() < 0.3:
         whole = alone([rng.integers(1, 9, n).astype(float) for n in choices])
         met = total(whole, rng.integers(0, choices))
@@ -92,14 +92,14 @@ def check(problem: Problem, expected: float) -> bool:
         with pytest.raises(InfeasibleError):
             solve(problem)
         return False
-    found = solve(problem)
-    assert found.exact
-    assert found.cost == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    assert total(problem.costs, found.chosen) == found.cost
+    solution = solve(problem)
+    assert solution.exact
+    assert solution.cost == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert total(problem.costs, solution.chosen) == solution.cost
     for limit in problem.limits:
-        assert limit.lower - 1e-6 <= total(limit.terms, found.chosen) <= limit.upper + 1e-6
+        assert limit.lower - 1e-6 <= total(limit.terms, solution.chosen) <= limit.upper + 1e-6
     for tie in problem.equal:
-        assert len(set(found.chosen[list(tie)])) == 1
+        assert len(set(solution.chosen[list(tie)])) == 1
     return True
 
 

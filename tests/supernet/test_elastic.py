@@ -36,8 +36,8 @@ def run(
     net = GraphBuilder(x.shape[1:])
     groups = DEPTHWISE if elastic.depthwise else 1
     net.conv("one", net.input, width, kernel=kernel, stride=stride, groups=groups, activation=activation)
-    found: torch.Tensor = ElasticNet({"one": elastic}).train(elastic.training)(x, net.build())
-    return found
+    output: torch.Tensor = ElasticNet({"one": elastic}).train(elastic.training)(x, net.build())
+    return output
 
 
 def image(channels: int, size: int = 9) -> torch.Tensor:

@@ -96,15 +96,15 @@ def write(path: Path, tensors: Mapping[str, Tensor], **options: Any) -> Path:
 
 
 def imported(path: Path, **options: Any) -> Imported:
-    found = import_original(path, **options)
-    assert isinstance(found, Imported), found.lines()
-    return found
+    imported = import_original(path, **options)
+    assert isinstance(imported, Imported), imported.lines()
+    return imported
 
 
 def misfit(path: Path, **options: Any) -> Fit:
-    found = import_original(path, **options)
-    assert isinstance(found, Fit)
-    return found
+    fit = import_original(path, **options)
+    assert isinstance(fit, Fit)
+    return fit
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -169,9 +169,9 @@ SETTINGS = {
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def train_together(path: Path, settings: dict[str, Any], *, stop_at: int = 0) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def network_of(family: Family, supernet: nn.Module, candidate: Candidate) -> Qua
 
 def file_logits(network: QuantizedGraph, x: torch.Tensor) -> np.ndarray:
     session = open_exactly(emit(network))
-    return np.concatenate([session.run(None, {"image": one[None].numpy()})[0] for one in x])
+    return np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
 
 
 def mixed_candidates(family: Family, n: int) -> list[Candidate]:

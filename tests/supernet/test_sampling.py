@@ -50,11 +50,11 @@ def values(space: SearchSpace, drawn: list[Candidate]) -> dict[str, list[set[int
     """By dimension and choice of several options, the genes that occur where the choice is alive."""
     genomes = np.array([candidate.genes for candidate in drawn], np.int16)
     living = space.active(genomes)
-    found: dict[str, list[set[int]]] = {}
+    genes: dict[str, list[set[int]]] = {}
     for column, choice in enumerate(space.choices):
         if choice.kind != "precision" and len(choice.options) > 1:
-            found.setdefault(choice.role, []).append(set(genomes[living[:, column], column].tolist()))
-    return found
+            genes.setdefault(choice.role, []).append(set(genomes[living[:, column], column].tolist()))
+    return genes
 
 
 def test_the_largest_is_alone_at_first(each_family: Family) -> None:

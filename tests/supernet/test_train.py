@@ -34,18 +34,18 @@ def digits() -> ImageClassification:
     return replace(whole, train=Images(whole.train.pixels[:128], whole.train.labels[:128]))
 
 
-def assert_same(found: object, expected: object) -> None:
+def assert_same(actual: object, expected: object) -> None:
     """Equal containers of equal values and bitwise equal tensors."""
     if isinstance(expected, torch.Tensor):
-        assert isinstance(found, torch.Tensor)
-        assert torch.equal(found, expected)
+        assert isinstance(actual, torch.Tensor)
+        assert torch.equal(actual, expected)
     elif isinstance(expected, dict):
-        assert isinstance(found, dict)
-        assert list(found) == list(expected)
+        assert isinstance(actual, dict)
+        assert list(actual) == list(expected)
         for key, value in expected.items():
-            assert_same(found[key], value)
+            assert_same(actual[key], value)
     else:
-        assert found == expected
+        assert actual == expected
 
 
 def test_resumed_training_ends_with_the_same_weights(

@@ -312,11 +312,11 @@ class _Sync:
         return Path(self.board.here(name))
 
     def _stat(self, name: str) -> None:
-        found = (0, 0, 0)
+        fields = (0, 0, 0)
         with contextlib.suppress(OSError):
             status = self._path(name).lstat()
-            found = status.st_mode, status.st_size, int(status.st_mtime)
-        self.connection.sendall(struct.pack("<4sIII", b"STAT", *found))
+            fields = status.st_mode, status.st_size, int(status.st_mtime)
+        self.connection.sendall(struct.pack("<4sIII", b"STAT", *fields))
 
     def _list(self, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -118,8 +118,8 @@ def outputs(
     link_network(plan, target, folder / "network.so")
     image.tofile(folder / "image")
     pack_parameters(plan, numbers, target).tofile(folder / "parameters")
-    wanted = run_network(work, numbers, image)
-    return run(plan, runner, folder).reshape(wanted.shape), wanted
+    expected = run_network(work, numbers, image)
+    return run(plan, runner, folder).reshape(expected.shape), expected
 
 
 def run(plan: NetworkPlan, runner: Path, folder: Path) -> NDArray[np.generic]:

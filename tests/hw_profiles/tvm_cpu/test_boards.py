@@ -100,18 +100,18 @@ def wait_until(ready: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def farm() -> Iterator[Farm]:
     """One board `steady`, two boards `doomed`."""
-    found = Farm(Tracker("127.0.0.1", free_port()))
-    port = found.tracker.port
+    farm = Farm(Tracker("127.0.0.1", free_port()))
+    port = farm.tracker.port
     try:
-        found.start("tvm.exec.rpc_tracker", f"--port={port}", f"--port-end={port + 1}")
-        wait_until(lambda: found.tracker.boards() == {})
+        farm.start("tvm.exec.rpc_tracker", f"--port={port}", f"--port-end={port + 1}")
+        wait_until(lambda: farm.tracker.boards() == {})
         for key in ("steady", "doomed", "doomed"):
-            found.add(key)
-        wait_until(lambda: found.tracker.boards() == {"steady": 1, "doomed": 2})
-        yield found
+            farm.add(key)
+        wait_until(lambda: farm.tracker.boards() == {"steady": 1, "doomed": 2})
+        yield farm
     finally:
-        for process in list(found.processes):
-            found.kill(process)
+        for process in list(farm.processes):
+            farm.kill(process)
 
 
 @pytest.fixture(scope="module")

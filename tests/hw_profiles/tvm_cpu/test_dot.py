@@ -202,9 +202,9 @@ def check_odd(layer: Layer, seed: int, folder: Path) -> None:
     target, rng = TvmTarget(OLDER), np.random.default_rng(seed)
     numbers = random_numbers(layer, rng, sums=sums_of(target))
     inputs = random_inputs(layer, rng)
-    wanted = run_unit(layer, numbers, inputs)
-    found = computed(layer, numbers, inputs, target, folder)
-    np.testing.assert_array_equal(found.reshape(wanted.shape), wanted, layer.key())
+    expected = run_unit(layer, numbers, inputs)
+    output = computed(layer, numbers, inputs, target, folder)
+    np.testing.assert_array_equal(output.reshape(expected.shape), expected, layer.key())
 
 
 needs_avx2 = pytest.mark.skipif(not TvmTarget(OLDER).local, reason="this machine does not run AVX2 code")

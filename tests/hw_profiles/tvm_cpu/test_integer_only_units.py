@@ -65,19 +65,19 @@ def computed(
     arrays = [*inputs, *template_of(layer).pack(layer, numbers, target, candidate.tile)]
     shaped = [a.reshape(b.shape) for a, b in zip(arrays, candidate.arguments, strict=False)]
     last = candidate.arguments[-1]
-    found, _ = run_locally(folder / "unit.so", candidate.symbol, [*shaped, np.zeros(last.shape, last.dtype)])
-    return found
+    output, _ = run_locally(folder / "unit.so", candidate.symbol, [*shaped, np.zeros(last.shape, last.dtype)])
+    return output
 
 
 def check(layer: Layer, target: TvmTarget, folder: Path) -> None:
     """Compare one unit with the reference, and look at its code."""
     rng = np.random.default_rng(list(layer.key().encode()))
     numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
-    wanted = run_unit(layer, numbers, inputs)
-    found = computed(layer, target, folder, numbers, inputs)
-    np.testing.assert_array_equal(found.reshape(wanted.shape), wanted, layer.key())
+    expected = run_unit(layer, numbers, inputs)
+    output = computed(layer, target, folder, numbers, inputs)
+    np.testing.assert_array_equal(output.reshape(expected.shape), expected, layer.key())
     least = 2 if layer.out_format == "bool" else 4
-    assert len(np.unique(wanted)) >= least, "codes that are all alike compare nothing"
+    assert len(np.unique(expected)) >= least, "codes that are all alike compare nothing"
     if layer.out_format != "fp32":
         function = template_of(layer).schedule(layer, target, template_of(layer).tiles(layer, target)[0])
         assert "float" not in function.script(), layer.key()

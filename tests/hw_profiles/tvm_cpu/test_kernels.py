@@ -90,7 +90,7 @@ def check(layer: Layer, target: TvmTarget, folder: Path) -> None:
     """All candidates of one unit."""
     rng = np.random.default_rng(list(layer.key().encode()))
     numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
-    wanted, library = (
+    expected, library = (
         run_unit(layer, numbers, inputs),
         folder / f"{layer.op}-{len(list(folder.iterdir()))}.so",
     )
@@ -104,10 +104,10 @@ def check(layer: Layer, target: TvmTarget, folder: Path) -> None:
         arrays = [*inputs, *template_of(layer).pack(layer, numbers, target, candidate.tile)]
         shaped = [a.reshape(b.shape) for a, b in zip(arrays, candidate.arguments, strict=False)]
         result = np.zeros(candidate.arguments[-1].shape, candidate.arguments[-1].dtype)
-        found, _ = run_locally(library, candidate.symbol, [*shaped, result])
-        assert agrees(found.reshape(wanted.shape), wanted), (layer.key(), candidate.tile)
+        output, _ = run_locally(library, candidate.symbol, [*shaped, result])
+        assert agrees(output.reshape(expected.shape), expected), (layer.key(), candidate.tile)
         exact = layer.activation_format != "fp32" and layer.kind != "dequantize"
-        assert not exact or np.array_equal(found.reshape(wanted.shape), wanted), layer.key()
+        assert not exact or np.array_equal(output.reshape(expected.shape), expected), layer.key()
 
 
 @pytest.fixture(scope="module", params=["digits-mbconv", "cifar-mbconv"])

@@ -129,7 +129,7 @@ class Fp32:
         self.distillation, self.net = distillation, net
 
     def losses(self) -> list[float]:
-        found = []
+        noise = []
         for part in self.distillation.sub_stages:
             stage = self.distillation.tensors[part.resolution]
             alone = self.distillation.new_student()
@@ -139,8 +139,8 @@ class Fp32:
                 together = torch.cat((stage.held_out_inputs, seen))
                 alone.train()  # the batch's own statistics: nearly those of the images learned from
                 y = alone(together, part)[: PRACTICE.judged]
-                found.append(float(noise_to_signal(y, stage.held_out_targets)))
-        return found
+                noise.append(float(noise_to_signal(y, stage.held_out_targets)))
+        return noise
 
 
 def test_losses_are_the_same_for_a_seed_and_tell_how_far_they_are(distillation: BlockDistillation) -> None:

@@ -66,7 +66,7 @@ def through(openvino: Any, model: bytes, images: np.ndarray) -> np.ndarray:
     """(n, classes) logits, one image at a time."""
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return np.concatenate([compiled([one[None]])[0] for one in images])
+    return np.concatenate([compiled([image[None]])[0] for image in images])
 
 
 @pytest.mark.parametrize(

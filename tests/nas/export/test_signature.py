@@ -29,12 +29,12 @@ PLAIN, SPKI = serialization.NoEncryption(), serialization.PublicFormat.SubjectPu
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with key.pem and key.pub, other.pub, and keys that are none."""
     folder = tmp_path_factory.mktemp("keys")
-    mine, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    (folder / "key.pem").write_bytes(mine.private_bytes(PEM, PKCS8, PLAIN))
-    (folder / "key.pub").write_bytes(mine.public_key().public_bytes(PEM, SPKI))
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    (folder / "key.pem").write_bytes(key.private_bytes(PEM, PKCS8, PLAIN))
+    (folder / "key.pub").write_bytes(key.public_key().public_bytes(PEM, SPKI))
     (folder / "other.pub").write_bytes(other.public_key().public_bytes(PEM, SPKI))
     secret = serialization.BestAvailableEncryption(b"secret")
-    (folder / "secret.pem").write_bytes(mine.private_bytes(PEM, PKCS8, secret))
+    (folder / "secret.pem").write_bytes(key.private_bytes(PEM, PKCS8, secret))
     curve = generate_private_key(SECP256R1())
     (folder / "curve.pem").write_bytes(curve.private_bytes(PEM, PKCS8, PLAIN))
     (folder / "curve.pub").write_bytes(curve.public_key().public_bytes(PEM, SPKI))

@@ -171,13 +171,13 @@ def quality_of(rng: np.random.Generator) -> list[dict[str, Any]]:
     cost = rng.uniform(1, 2, 60)
     accuracy = 0.9 + 0.05 * cost + rng.normal(0, 0.02, 60)
     said = accuracy + rng.normal(0, 0.006, 60)
-    found = judge(
+    quality = judge(
         said, accuracy, std=np.full(60, 0.006), bands_of=("latency", cost), noise=0.002, n_train=200
     )
     curve = tuple(CurvePoint(n, 0.9 - n**-0.5, 0.1 * n**-0.5) for n in (50, 100, 200))
     exact = judge(cost, cost)
     return [
-        row("accuracy", "cross-validation", replace(found, curve=curve)),
+        row("accuracy", "cross-validation", replace(quality, curve=curve)),
         row("latency", "profile", judge(cost, 1.01 * cost, std=0.02 * cost, noise=1e-7, n_train=9)),
         row("size", "finalists", exact),
     ]

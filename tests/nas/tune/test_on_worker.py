@@ -41,8 +41,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TuneContext]:
         yield opened
 
 
-def plain(found: list) -> list[str]:
-    return [repr({**asdict(quality), "error": np.asarray(quality.error).tolist()}) for quality in found]
+def plain(qualities: list) -> list[str]:
+    return [repr({**asdict(quality), "error": np.asarray(quality.error).tolist()}) for quality in qualities]
 
 
 def test_a_cluster_finds_what_this_process_finds(context: TuneContext) -> None:

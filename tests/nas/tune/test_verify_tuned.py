@@ -23,7 +23,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def differing(folder: Path) -> list[str]:
-    return [one.what for one in verify(folder, Checks(latency=False)) if one.holds is False]
+    return [finding.what for finding in verify(folder, Checks(latency=False)) if finding.holds is False]
 
 
 def test_a_whole_folder_holds(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

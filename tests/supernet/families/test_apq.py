@@ -173,22 +173,22 @@ def test_a_tensor_is_converted_where_its_reader_is_of_another_width() -> None:
 
 def counted(net: nn.Module, layers: Sequence[str], size: int) -> Counter[str]:
     """Multiply-adds and parameters of a torch module's convolutions and linear layers, seen while it runs."""
-    found = Counter[str]()
+    counts = Counter[str]()
 
     def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         assert isinstance(module.weight, torch.Tensor)
         positions = output[0, 0].numel() if output.ndim == 4 else 1
-        found["macs"] += module.weight.numel() * positions
-        found["params"] += module.weight.numel() + module.weight.shape[0]  # batch norm becomes a bias
-        found["layers"] += 1
+        counts["macs"] += module.weight.numel() * positions
+        counts["params"] += module.weight.numel() + module.weight.shape[0]  # batch norm becomes a bias
+        counts["layers"] += 1
 
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     with torch.no_grad():
         net(torch.zeros(1, 3, size, size))
-    assert found["layers"] == len(layers)
-    return found
+    assert counts["layers"] == len(layers)
+    return counts
 
 
 def test_macs_and_parameters_are_those_of_the_extracted_modules() -> None:

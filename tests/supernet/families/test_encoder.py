@@ -97,8 +97,8 @@ def torch_block(subnet: Subnet, name: str, width: int, heads: int) -> nn.Transfo
             (parts["q"].get_parameter("bias"), torch.zeros(width), parts["v"].get_parameter("bias"))
         ),
     }
-    for ours, theirs in (("proj", "self_attn.out_proj"), ("fc1", "linear1"), ("fc2", "linear2")):
-        numbers |= {f"{theirs}.{kind}": parts[ours].get_parameter(kind) for kind in ("weight", "bias")}
+    for part, torch_part in (("proj", "self_attn.out_proj"), ("fc1", "linear1"), ("fc2", "linear2")):
+        numbers |= {f"{torch_part}.{kind}": parts[part].get_parameter(kind) for kind in ("weight", "bias")}
     for norm in ("norm1", "norm2"):
         layer = subnet.layer(f"{name}.{norm}")
         numbers |= {f"{norm}.{kind}": layer.get_parameter(kind) for kind in ("weight", "bias")}

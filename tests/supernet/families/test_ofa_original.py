@@ -61,9 +61,9 @@ def both(
     imported = import_original(path)
     assert isinstance(imported, Imported)
     assert (imported.family.name, imported.fit.classes) == (request.param, 17)
-    ours = imported.family.supernet(rng=np.random.default_rng(0))
-    ours.load_state_dict(imported.model)
-    return net, imported.family, ours.eval()
+    supernet = imported.family.supernet(rng=np.random.default_rng(0))
+    supernet.load_state_dict(imported.model)
+    return net, imported.family, supernet.eval()
 
 
 def sampled(both: tuple[Any, MobileFamily, nn.Module], n: int) -> list[Candidate]:
@@ -86,8 +86,8 @@ def images(seed: int) -> Tensor:
     return torch.randn(IMAGES, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=PARITY * float(expected.abs().max()))
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=PARITY * float(expected.abs().max()))
 
 
 def test_subnets_compute_what_the_originals_compute(both: tuple[Any, MobileFamily, nn.Module]) -> None:

@@ -103,10 +103,10 @@ def published() -> Mapping[str, Tensor]:
 def net(published: Mapping[str, Tensor]) -> nn.Module:
     """Ours with the same numbers."""
     net = FAMILY.supernet(rng=np.random.default_rng(0)).eval()
-    ours = {str(resnet50(name)): tensor for name, tensor in published.items()}
-    wanted = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
-    assert set(ours) == wanted
-    net.load_state_dict(ours, strict=False)
+    tensors = {str(resnet50(name)): tensor for name, tensor in published.items()}
+    names = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
+    assert set(tensors) == names
+    net.load_state_dict(tensors, strict=False)
     return net
 
 
@@ -401,8 +401,8 @@ def quantized(family: OfaResNetFamily, candidate: Candidate) -> tuple[Tensor, np
     recalibrate(subnet, [x])
     network = quantize(subnet, family.workload(candidate), observe(subnet, x))
     model = emit(network, batch=len(x))
-    (found,) = open_exactly(model).run(None, {"image": x.numpy()})
-    return simulate(network, x), found, model
+    (logits,) = open_exactly(model).run(None, {"image": x.numpy()})
+    return simulate(network, x), logits, model
 
 
 @pytest.mark.parametrize("formats", [("int8",), ("int4",), ("int6/int6",)], ids="+".join)

@@ -60,9 +60,9 @@ def imported(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Importe
     """Its checkpoint, through `nas import-ofa`'s own function."""
     path = tmp_path_factory.mktemp("ofa") / "ofa_resnet50"
     torch.save({"state_dict": original.state_dict()}, path)
-    found = import_original(Path(path), space="ofa-resnet50")
-    assert isinstance(found, Imported), found.lines()[:5]
-    return found
+    imported = import_original(Path(path), space="ofa-resnet50")
+    assert isinstance(imported, Imported), imported.lines()[:5]
+    return imported
 
 
 def drawn(original: Any, n: int) -> Iterator[tuple[dict[str, Any], PublishedConfig]]:
@@ -73,8 +73,8 @@ def drawn(original: Any, n: int) -> Iterator[tuple[dict[str, Any], PublishedConf
         yield config, PublishedConfig(tuple(config["d"]), tuple(config["e"]), tuple(config["w"]), (32,) * 61)
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())
 
 
 def test_subnets_compute_what_the_original_computes(original: Any, imported: Imported) -> None:

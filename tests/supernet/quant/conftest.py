@@ -71,5 +71,5 @@ def quantizers(
     """First scales, of random images."""
     corners = digits.extremes()
     chosen = [corners["largest/int8"], corners["smallest/int8"]]
-    samples = [(digits.workload(one), pixels(one, 32)) for one in chosen]
+    samples = [(digits.workload(candidate), pixels(candidate, 32)) for candidate in chosen]
     return new_quantizers(structure, layered(supernet), samples)

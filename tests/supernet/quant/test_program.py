@@ -30,8 +30,8 @@ SUMS = 1e-5  # of the largest logit: float32 sums in another order
 Draw = Callable[..., Tensor]
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float = SUMS) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float = SUMS) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
 @torch.no_grad()

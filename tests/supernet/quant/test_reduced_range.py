@@ -30,12 +30,12 @@ def wide() -> Family:
 
 def largest_codes(network: QuantizedGraph) -> dict[str, int]:
     """The largest code among the weights of each format."""
-    work, found = network.workload, dict[str, int]()
+    work, largest = network.workload, dict[str, int]()
     for name, layer in zip(work.names, work.layers, strict=True):
         if layer.weighted:
             codes = int(np.abs(network.parameters[name].weight.codes).max())
-            found[layer.weight_format] = max(codes, found.get(layer.weight_format, 0))
-    return found
+            largest[layer.weight_format] = max(codes, largest.get(layer.weight_format, 0))
+    return largest
 
 
 @pytest.mark.parametrize("sums", IntegerSums)

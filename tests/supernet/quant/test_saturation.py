@@ -67,14 +67,14 @@ def in_plain_numpy(layer: Layer, x: np.ndarray, weight: np.ndarray, zero_point: 
     edge, kernel = layer.kernel // 2, layer.kernel
     padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)), constant_values=zero_point)
     size = (padded.shape[2] - kernel) // layer.stride + 1
-    found = np.zeros((len(x), len(weight), size, size), np.int64)
-    for image, out, row, column in np.ndindex(found.shape):
+    accumulators = np.zeros((len(x), len(weight), size, size), np.int64)
+    for image, out, row, column in np.ndindex(accumulators.shape):
         top, left = row * layer.stride, column * layer.stride
         patch = padded[image, :, top : top + kernel, left : left + kernel].transpose(1, 2, 0).ravel()
         products = patch.astype(np.int64) * weight[out].transpose(1, 2, 0).ravel()
         products = np.append(products, [0] * (len(products) % 2)).reshape(-1, 2)
-        found[image, out, row, column] = np.clip(products.sum(axis=1), -(2**15), 2**15 - 1).sum()
-    return found - zero_point * weight.astype(np.int64).sum(axis=(1, 2, 3))[:, None, None]
+        accumulators[image, out, row, column] = np.clip(products.sum(axis=1), -(2**15), 2**15 - 1).sum()
+    return accumulators - zero_point * weight.astype(np.int64).sum(axis=(1, 2, 3))[:, None, None]
 
 
 @given(
