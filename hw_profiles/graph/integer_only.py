@@ -154,20 +154,20 @@ def _maps(work: Workload) -> set[int]:
     Raises:
         TrilobitError: something else reads such a tensor.
     """
-    wanted = {-1 - i for i, feed in enumerate(work.feeds) if len(feed.type.shape) == MAP_RANK}
+    candidates = {-1 - i for i, feed in enumerate(work.feeds) if len(feed.type.shape) == MAP_RANK}
     for position in reversed(range(len(work.layers))):
         layer, sources, given = work.layers[position], work.inputs[position], work.producers.index(position)
         flattened = layer.op == "Gemm" and len(layer.inputs[0].shape) == MAP_RANK
-        if layer.op in ON_MAPS or flattened or (layer.op in ANYWHERE and given in wanted):
-            wanted |= set(sources)
-    maps = {tensor for tensor in wanted if tensor < 0}
+        if layer.op in ON_MAPS or flattened or (layer.op in ANYWHERE and given in candidates):
+            candidates |= set(sources)
+    maps = {tensor for tensor in candidates if tensor < 0}
     for position, layer in enumerate(work.layers):
         sources, given = work.inputs[position], work.producers.index(position)
         are = [source in maps for source in sources]
         if (
             layer.op in ON_MAPS
             or (layer.op in ANYWHERE and all(are))
-            or (layer.op in MOVES and given in wanted)
+            or (layer.op in MOVES and given in candidates)
         ):
             maps.add(given)
         elif any(are) and layer.op not in (*MOVES, "Gemm"):

@@ -195,5 +195,5 @@ def _work(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    here = Path.cwd()
-    (here / ANSWER).write_text(json.dumps(_work(here)))
+    folder = Path.cwd()
+    (folder / ANSWER).write_text(json.dumps(_work(folder)))

@@ -60,8 +60,8 @@ class GraphWriter:
             self.opsets.setdefault(domain, 1)
         self._new.append(node)
         self._names.add(str(node.name))
-        for output, wanted in zip(node.outputs, (name, *more), strict=True):
-            output.name = self._unused(wanted, self.values)
+        for output, output_name in zip(node.outputs, (name, *more), strict=True):
+            output.name = self._unused(output_name, self.values)
             self.values[output.name] = output
         return str(node.outputs[0].name)
 

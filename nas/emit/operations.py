@@ -76,8 +76,8 @@ def _reshape(e: Emission) -> list[str]:
             f"{e.name}: a file can leave one dimension of a reshape to {e.layer.values.dims('shape')} open; "
             "bind the others by a scenario"
         )
-    wanted = e.writer.constant(f"{e.name}.shape", np.array(shape, np.int64))
-    return [e.writer.node("Reshape", e.name, [*e.inputs, wanted])]
+    target_shape = e.writer.constant(f"{e.name}.shape", np.array(shape, np.int64))
+    return [e.writer.node("Reshape", e.name, [*e.inputs, target_shape])]
 
 
 def _kept(position: int, size: Dim, layer: Layer) -> int:

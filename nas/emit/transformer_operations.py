@@ -67,13 +67,13 @@ def _flat(lists: Mapping[str, tuple[int, ...]]) -> list[tuple[Any, ...]]:
 
 
 def _expand(e: Emission) -> list[str]:
-    wanted, before = e.layer.values.dims("shape"), e.layer.inputs[0].shape
-    shift = len(e.layer.outputs[0].shape) - len(before)
+    target_shape, input_shape = e.layer.values.dims("shape"), e.layer.inputs[0].shape
+    shift = len(e.layer.outputs[0].shape) - len(input_shape)
     sizes = [
         size
         if isinstance(size, int)
-        else _repeats(e, size, before[i - shift : i - shift + 1] if i >= shift else ())
-        for i, size in enumerate(wanted, len(e.layer.outputs[0].shape) - len(wanted))
+        else _repeats(e, size, input_shape[i - shift : i - shift + 1] if i >= shift else ())
+        for i, size in enumerate(target_shape, len(e.layer.outputs[0].shape) - len(target_shape))
     ]
     return [e.writer.node("Expand", e.name, [*e.inputs, e.number("sizes", *sizes)])]
 

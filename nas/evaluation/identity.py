@@ -104,19 +104,19 @@ def agree(store: EvaluationStore, identity: Mapping[str, Any]) -> None:
         )
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def differences(local: Mapping[str, Any], remote: Mapping[str, Any]) -> list[str]:
     """Return what differs, by dotted name.
 
     >>> differences({"seed": 0, "train": {"epochs": 8}}, {"seed": 0, "train": {"epochs": 6}})
     ['train.epochs 8 here, 6 there']
     """
-    here, there = _flat(ours), _flat(theirs)
-    names = dict.fromkeys((*here, *there))
+    local_values, remote_values = _flat(local), _flat(remote)
+    names = dict.fromkeys((*local_values, *remote_values))
     absent = "absent"
     return [
-        f"{name} {here.get(name, absent)} here, {there.get(name, absent)} there"
+        f"{name} {local_values.get(name, absent)} here, {remote_values.get(name, absent)} there"
         for name in names
-        if here.get(name, absent) != there.get(name, absent)
+        if local_values.get(name, absent) != remote_values.get(name, absent)
     ]
 
 

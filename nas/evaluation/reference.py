@@ -130,9 +130,9 @@ def _refusing() -> Iterator[None]:
         raise RefusedError(" ".join(str(error).split())) from None
 
 
-def _require_same(here: Mapping[str, Any], there: str) -> None:
-    # said from the leader's side: `here` is where people read it
-    if differing := differences(json.loads(there), json.loads(_text(here))):
+def _require_same(identity: Mapping[str, Any], leader_identity: str) -> None:
+    # said from the leader's side: "here" is where people read it
+    if differing := differences(json.loads(leader_identity), json.loads(_text(identity))):
         raise RefusedError(f"{'; '.join(differing)}; its folder, data and software must be the same")
 
 

@@ -53,8 +53,8 @@ def device_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: An
             through = f"{LIBRARY} for {library.target}"
             if board is None:
                 return Answered(library_outputs(library, network, examples, run.task), through)
-            there = board_outputs(run, library, network, examples)
-            return Answered(there, f"{through} on {board.address}")
+            board_answers = board_outputs(run, library, network, examples)
+            return Answered(board_answers, f"{through} on {board.address}")
     elif tracker := run.config.device.settings.get("tracker"):
         why = f", since the boards of {tracker} only time libraries"
     info = run.runtime.describe()

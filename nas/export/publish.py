@@ -156,8 +156,8 @@ def _training(run: Run, state: State) -> dict[str, Any]:
 def _machines(config: RunConfig, state: State) -> list[dict[str, Any]]:
     """Return what computed the training; this machine, said to be assumed, where that was not recorded."""
     recorded = [dict(machine) for machine in state.get("machines", ())]
-    here = machine_of(choose_placement(config.train, World()), config.train.threads)
-    return recorded or [{**here, "assumed": True}]
+    this_machine = machine_of(choose_placement(config.train, World()), config.train.threads)
+    return recorded or [{**this_machine, "assumed": True}]
 
 
 def _earlier(run: Run, state: State) -> Iterator[dict[str, Any]]:

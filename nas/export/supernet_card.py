@@ -214,8 +214,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
     threads = machine.get("threads")
     counted = f"{threads} threads" if threads else ""
     words = [machine.get("processor"), machine.get("instruction_set"), counted]
-    found = " (it was shipped there; where it was trained is not recorded)" if machine.get("assumed") else ""
-    return ", ".join(escaped(word) for word in words if word) + found
+    caveat = " (it was shipped there; where it was trained is not recorded)" if machine.get("assumed") else ""
+    return ", ".join(escaped(word) for word in words if word) + caveat
 
 
 def _budget(budget: Mapping[str, Any], steps: int, which: str) -> str:

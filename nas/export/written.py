@@ -115,12 +115,14 @@ def _set_aside(folder: Path, name: str, earlier: Record, data: bytes) -> None:
 
 def _others(folder: Path, files: Mapping[str, bytes]) -> Iterator[str]:
     """Yield what is in the folder and its networks' folders, and was not written here."""
-    ours = {RECORD, *files, *(name.partition("/")[0] for name in files)}
+    written = {RECORD, *files, *(name.partition("/")[0] for name in files)}
     for path in folder.iterdir():
-        if path.name not in ours:
+        if path.name not in written:
             yield path.name
         elif path.is_dir():
-            yield from (name for inner in path.iterdir() if (name := f"{path.name}/{inner.name}") not in ours)
+            yield from (
+                name for inner in path.iterdir() if (name := f"{path.name}/{inner.name}") not in written
+            )
 
 
 def _is_plain(path: Path) -> bool:

@@ -153,8 +153,8 @@ class Cluster:
         usable, known = self._usable(False), self._workers()
         workers = [known[address] for address in sorted(usable & known.keys())]
         measuring = sum(_measures(worker) for worker in workers)
-        here = f"this process {f'alone speaks to {board}' if board else 'measures'}"
-        may_measure = here if self.local or board else f"{measuring} with the resource `{DEVICE}`"
+        this_process = f"this process {f'alone speaks to {board}' if board else 'measures'}"
+        may_measure = this_process if self.local or board else f"{measuring} with the resource `{DEVICE}`"
         hosts = len({worker.get("host") for worker in workers})
         machines = f"{hosts} machine{'s' * (hosts > 1)}"
         self._reporter.say(
@@ -176,20 +176,20 @@ class Cluster:
         if self._client.status != "running":
             raise self._lost()
         try:
-            found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)
+            info: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)
         except (OSError, TimeoutError):
             raise self._lost() from None
-        return dict(found["workers"])
+        return dict(info["workers"])
 
     def _usable(self, measuring: bool) -> set[str]:
         """Return the addresses of those who may be asked; those who are new are looked at first."""
         workers = self._workers()
         known = self._accepted | {refusal.worker for refusal in self._refused}
         if fresh := sorted(workers.keys() - known):
-            ours = _ours(SOFTWARE)
+            own_versions = _ours(SOFTWARE)
             said = self._client.run(software, workers=fresh, on_error="return")
-            for worker, theirs in said.items():
-                if why := _why_not(ours, theirs):
+            for worker, versions in said.items():
+                if why := _why_not(own_versions, versions):
                     self._refuse(Refusal(worker, why))
                 else:
                     self._accepted.add(worker)
@@ -357,14 +357,14 @@ def _ask(payload: bytes) -> Any:
         return error
 
 
-def _why_not(ours: Mapping[str, str], theirs: Any) -> str:
+def _why_not(own_versions: Mapping[str, str], versions: Any) -> str:
     """Return why a worker with that software cannot be asked; empty where it can."""
-    if isinstance(theirs, BaseException):
-        return f"it cannot load trilobit ({one_line(Exception(theirs))}); install the same there"
+    if isinstance(versions, BaseException):
+        return f"it cannot load trilobit ({one_line(Exception(versions))}); install the same there"
     differing = [
-        f"{package} {theirs.get(package)} there, {version} here"
-        for package, version in ours.items()
-        if theirs.get(package) != version
+        f"{package} {versions.get(package)} there, {version} here"
+        for package, version in own_versions.items()
+        if versions.get(package) != version
     ]
     return f"{', '.join(differing)}; install the same" if differing else ""
 

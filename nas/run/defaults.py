@@ -36,8 +36,8 @@ class DataDefaults:
     @property
     def space(self) -> str:
         """The space that it is searched in where nothing is said."""
-        there = (space for space, name in self.supernets.items() if is_shipped(name))
-        return next(there, next(iter(self.supernets)))
+        shipped = (space for space, name in self.supernets.items() if is_shipped(name))
+        return next(shipped, next(iter(self.supernets)))
 
     def supernet_of(self, space: object) -> str:
         """Return the name of the supernet of a space that is there; empty where there is none."""

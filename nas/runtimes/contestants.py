@@ -130,10 +130,10 @@ def best_mixes(
             machine code that may not run.
     """
     front = read_document(folder / "front.json", TunedFront)
-    there = [each for each in front.candidates if (folder / "export" / each.id / MANIFEST).is_file()]
-    if not there:
+    exported = [each for each in front.candidates if (folder / "export" / each.id / MANIFEST).is_file()]
+    if not exported:
         raise TrilobitError(f"{folder}: no exported files; `nas export -o {folder}` writes some")
-    networks = pick(replace(front, candidates=tuple(there)), picks)
+    networks = pick(replace(front, candidates=tuple(exported)), picks)
     return [_mix_of(folder, network, front.metric.name, choices, run_library) for network in networks]
 
 
@@ -142,8 +142,8 @@ def _mix_of(
 ) -> Contestant:
     place = folder / "export" / network.id
     manifest = read_any(place)
-    there = (each for each in choices if each.kind.machine and each.kind.engine == manifest.device.engine)
-    choice = next(there, None) or choice_of(manifest.device)
+    matches = (each for each in choices if each.kind.machine and each.kind.engine == manifest.device.engine)
+    choice = next(matches, None) or choice_of(manifest.device)
     if choice is None:
         raise TrilobitError(f"{folder}: was tuned for {manifest.device.engine}, which is not known here")
     figure = (network.judging or network.choosing).metrics.get(metric)

@@ -76,10 +76,10 @@ def time_side_by_side(request: Mapping[str, Any]) -> Answer:
     plan = plan_on(parse(MeasurePlan, request["plan"]), "thread" if alone else "wall")
     pairs = [(file, each) for file, each in zip(files, opened, strict=True) if not isinstance(each, str)]
     artifacts = [OpenedBy(b"", example=_fed(each, example), file=file) for file, each in pairs]
-    here = choose(files[0]["device"]["name"], files[0]["device"]["options"]).open()
-    assert isinstance(here, MeasuredDevice)  # it is on the machine of all of them
+    device = choose(files[0]["device"]["name"], files[0]["device"]["options"]).open()
+    assert isinstance(device, MeasuredDevice)  # it is on the machine of all of them
     turns = ["turns"] * len(pairs)
-    sampled = here.transport.sample(cast(Runtime, _EachItsOwn()), artifacts, turns, plan)
+    sampled = device.transport.sample(cast(Runtime, _EachItsOwn()), artifacts, turns, plan)
     answers = [_answers(each, _fed(each, example)) for _, each in pairs]
     firsts = dict[str, Sequence[NDArray[Any]]]()  # of each group, what all others of it are compared with
     for (file, _), answer in zip(pairs, answers, strict=True):
@@ -161,9 +161,9 @@ def _difference(answers: Sequence[NDArray[Any]], first: Sequence[NDArray[Any]]) 
     if not answers or len(answers) != len(first) or any(a.size != b.size for a, b in pairs):
         return None
     off = 0.0
-    for ours, theirs in pairs:
-        largest = float(np.abs(theirs).max(initial=0.0)) or 1.0
-        apart = np.abs(ours.astype(np.float64).ravel() - theirs.astype(np.float64).ravel())
+    for answer, reference in pairs:
+        largest = float(np.abs(reference).max(initial=0.0)) or 1.0
+        apart = np.abs(answer.astype(np.float64).ravel() - reference.astype(np.float64).ravel())
         off = max(off, float(apart.max(initial=0.0)) / largest)
     return off
 

@@ -45,15 +45,15 @@ def measure_finalists(
     evaluator: DeviceEvaluator, candidates: Sequence[Candidate], update: Update, *, done: int
 ) -> Measurements:
     """Return the measured values of candidates, and show how far that is."""
-    there = 0
+    measured = 0
 
-    def tell(found: int) -> None:
-        nonlocal there
-        there = found
-        update(done + found, "finalists")
+    def tell(count: int) -> None:
+        nonlocal measured
+        measured = count
+        update(done + count, "finalists")
 
     update(done, "")
-    with tell_of_waiting(lambda note: update(done + there, note)):
+    with tell_of_waiting(lambda note: update(done + measured, note)):
         return {evaluation.candidate: evaluation for evaluation in evaluator.measure(candidates, tell)}
 
 

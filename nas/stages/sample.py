@@ -101,8 +101,8 @@ def run_sample(run: Run, reporter: Reporter) -> None:
         def evaluate(genomes: Genomes) -> np.ndarray:
             nonlocal done
 
-            def tell(found: int, value: float, before: int = done) -> None:
-                update(before + found, f"{metric.name} {show(metric, value)}")
+            def tell(count: int, value: float, before: int = done) -> None:
+                update(before + count, f"{metric.name} {show(metric, value)}")
 
             answers = list(evaluator.sample([space.candidate(genome) for genome in genomes], tell))
             done += len(answers)

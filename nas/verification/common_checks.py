@@ -80,18 +80,18 @@ def check_facts(engine: FileEngine, claimed: Claimed, seen: Seen) -> Iterator[Fi
 def _kernels(engine: FileEngine, claimed: Claimed, seen: Seen) -> Finding:
     """Return the integer kernels that really run; another version of the engine may fuse otherwise."""
     then, now = claimed.integer_kernels, seen.integer_kernels
-    here = engine.runtime.describe()
-    same_engine = claimed.versions.get(here.engine) == here.engine_version
+    info = engine.runtime.describe()
+    same_engine = claimed.versions.get(info.engine) == info.engine_version
     return Finding("integer kernels", str(then), str(now), then == now or (False if same_engine else None))
 
 
 def _integer_sums(engine: FileEngine, claimed: Claimed, seen: Seen) -> Finding:
     """Return what the file needs of this processor, by the manifest and by its weights."""
     claims_exact = claimed.requires.get("integer_sums") == "exact"
-    there = engine.runtime.describe()
-    here = there.integer_sums
+    info = engine.runtime.describe()
+    sums = info.integer_sums
     option = f": open it with the session option {EXACT_SUMS}=1, as is done here"
-    now = f"{here} on {there.cpu}{option if here == 'saturating' else ''}"
+    now = f"{sums} on {info.cpu}{option if sums == 'saturating' else ''}"
     claim = "exact ones are needed" if claims_exact else "nothing is needed"
     if claims_exact != seen.exact_sums:
         now = f"its weights {'need exact sums' if seen.exact_sums else 'need nothing'}"
@@ -131,12 +131,12 @@ def check_latency(
         return Finding("latency", then, str(error), False)
     if now.error is not None:
         return Finding("latency", then, now.error, False)
-    there = engine.runtime.describe()
-    here = "here" if there.board is None and device.cpu == cpu_model() else f"on {_place(there)}"
+    info = engine.runtime.describe()
+    place = "here" if info.board is None and device.cpu == cpu_model() else f"on {_place(info)}"
     ratio = (
         f" ({now.median_s / latency.median_s:.2f} x)" if engine.own else f", {device.engine} was timed then"
     )
-    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
+    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {place}"
     return Finding("latency", then, measured, None)
 
 

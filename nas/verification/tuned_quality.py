@@ -51,9 +51,9 @@ def check_quality(
     specs = [InputSpec(t.name, t.shape, t.dtype, fixed.get(t.name)) for t in manifest.inputs]
     preprocessing = parse_preprocessing({k: str(v) for k, v in manifest.data.preprocessing.items()})
     samples = read_samples(source, specs, preprocessing, most=manifest.data.judging or manifest.quality.n)
-    theirs = _outputs(original, engine, samples)
-    mine = dict(run(samples)) if run is not None else _outputs(model, engine, samples)
-    metrics, errors = fidelity_of(theirs, samples).assess(mine, samples, theirs)
+    original_outputs = _outputs(original, engine, samples)
+    outputs = dict(run(samples)) if run is not None else _outputs(model, engine, samples)
+    metrics, errors = fidelity_of(original_outputs, samples).assess(outputs, samples, original_outputs)
     for name, then in manifest.quality.metrics.items():
         if name in metrics:
             now = MetricFigure(metrics[name], errors.get(name), then.unit, then.direction)

@@ -268,14 +268,14 @@ def _seal(document: Mapping[str, Any], manifest: AnyManifest) -> Iterator[Findin
 
 def _signature(folder: Path, key: Path | None) -> Iterator[Finding]:
     path = folder / SIGNATURE
-    there = path.is_file() and not path.is_symlink()
+    signed = path.is_file() and not path.is_symlink()
     if key is None:
-        if there:
+        if signed:
             yield Finding("signature", "signed", "not looked at: --verify-key FILE does", None)
         return
     public = public_key(key)
     named = f"of key {fingerprint(public)}"
-    if not there:
+    if not signed:
         yield Finding("signature", named, "missing", False)
         return
     holds = is_signed((folder / MANIFEST).read_bytes(), path.read_bytes()[:1024], public)

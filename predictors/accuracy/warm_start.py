@@ -191,12 +191,15 @@ def map_genomes(target: SearchSpace, source: SearchSpace) -> Callable[[Genomes],
         )
     middle = np.array([(len(choice.options) - 1) // 2 for choice in source.choices], np.int16)
     places = [(target.columns[c.name], source.columns[c.name]) for c in shared]
-    tables = [_genes(target.choices[mine], source.choices[its]) for mine, its in places]
+    tables = [
+        _genes(target.choices[target_column], source.choices[source_column])
+        for target_column, source_column in places
+    ]
 
     def mapped(genomes: Genomes) -> Genomes:
         translated = np.tile(middle, (len(genomes), 1))
-        for (mine, its), table in zip(places, tables, strict=True):
-            translated[:, its] = table[genomes[:, mine]]
+        for (target_column, source_column), table in zip(places, tables, strict=True):
+            translated[:, source_column] = table[genomes[:, target_column]]
         return source.canonical(translated)
 
     return mapped

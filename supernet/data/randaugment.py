@@ -32,9 +32,9 @@ def rand_augment(x: Tensor, magnitude: int, *, generator: torch.Generator) -> Te
         augmented = x.clone()
         for number in sorted(set(drawn.tolist())):
             rows = torch.nonzero(drawn == number)[:, 0]
-            there = rows.to(x.device)
+            indices = rows.to(x.device)
             change = OPERATIONS[names[number]]
-            augmented[there] = change(x[there], magnitude / STRONGEST, signs[rows].to(x.device))
+            augmented[indices] = change(x[indices], magnitude / STRONGEST, signs[rows].to(x.device))
         x = augmented
     return x
 

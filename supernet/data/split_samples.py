@@ -78,10 +78,10 @@ def _grouped(names: Sequence[str], rng: np.random.Generator) -> NDArray[np.bool_
     sizes = np.bincount(member)
     if len(groups) < 2 or len(groups) > len(names) / 2 or sizes.max() > MOST_IN_GROUP * len(names):
         return None
-    wanted = (1 - sum(SHARES)) * len(names)
+    target_count = (1 - sum(SHARES)) * len(names)
     judged = np.zeros(len(groups), bool)
     for group in rng.permutation(len(groups)):
-        if sizes[judged].sum() + sizes[group] / 2 <= wanted or not judged.any():
+        if sizes[judged].sum() + sizes[group] / 2 <= target_count or not judged.any():
             judged[group] = True
     return _dividing(judged[member])
 

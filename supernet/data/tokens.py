@@ -150,8 +150,8 @@ class Texts:
         """(n, length) int64: the bytes, then `PADDING`."""
         ids = np.full((len(self), self.length), PADDING, np.int64)
         columns = np.arange(self.length)
-        there = columns < (self.ends - self.starts)[:, None]
-        ids[there] = self.text[(self.starts[:, None] + columns)[there]]
+        mask = columns < (self.ends - self.starts)[:, None]
+        ids[mask] = self.text[(self.starts[:, None] + columns)[mask]]
         return ids
 
     def contents(self) -> Iterator[bytes | memoryview]:

@@ -55,11 +55,11 @@ def readings(trace: Trace) -> dict[int, list[Reading]]:
     read: dict[int, list[Reading]] = {}
     for position, layer in enumerate(trace.layers):
         for slot, x in enumerate(layer.inputs):
-            wanted = lift(lambda spec, slot=slot: spec.inputs[slot].format, layer.spec)
+            target_format = lift(lambda spec, slot=slot: spec.inputs[slot].format, layer.spec)
             for producer, guard in x.producers:
                 when = every(layer.there, guard)
                 if when is not False:
-                    read.setdefault(producer, []).append(Reading(position, slot, when, wanted))
+                    read.setdefault(producer, []).append(Reading(position, slot, when, target_format))
     return read
 
 
@@ -76,7 +76,8 @@ def together(readers: Sequence[Reading]) -> list[list[Reading]]:
 def cost_terms(trace: Trace) -> tuple[CostTerm, ...]:
     """Return parts whose layers, over all of them, are exactly those of any one network."""
     parts = [
-        lift(lambda there, spec: (spec,) if there else (), layer.there, layer.spec) for layer in trace.layers
+        lift(lambda present, spec: (spec,) if present else (), layer.there, layer.spec)
+        for layer in trace.layers
     ]
     for producer, readers in readings(trace).items():
         shape, source_format = trace.shapes[producer], trace.formats[producer]
@@ -91,7 +92,7 @@ def _converted(shape: Any, source_format: Any, readers: Sequence[Reading]) -> An
     def boundary(shape: Shape, source_format: str, *rest: Any) -> Layers:
         return _boundary(
             TensorType(shape, source_format),
-            tuple(fmt for there, fmt in zip(rest[:n], rest[n:], strict=True) if there),
+            tuple(fmt for present, fmt in zip(rest[:n], rest[n:], strict=True) if present),
         )
 
     return lift(boundary, shape, source_format, *(r.when for r in readers), *(r.wanted for r in readers))

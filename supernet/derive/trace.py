@@ -121,19 +121,19 @@ class Trace:
         produced = []
         for producers in product(*(x.producers for x in inputs)):
             when = every(*(guard for _, guard in producers))
-            there = every(self.there, when)
-            if there is False:
+            guard = every(self.there, when)
+            if guard is False:
                 continue
             read = [position for position, _ in producers]
             formats = lift(lambda *formats: formats, *(self.formats[p] for p in read))
             spec = lift(call.spec, formats, *(self.shapes[p] for p in read), *rest)
             alone = tuple(Tensor(((position, True),)) for position in read)
-            produced.append((self._append(call.name, there, spec, alone), when))
+            produced.append((self._append(call.name, guard, spec, alone), when))
         return Tensor(tuple(produced))
 
-    def _append(self, name: str, there: Guard, spec: Any, inputs: tuple[Tensor, ...]) -> int:
+    def _append(self, name: str, guard: Guard, spec: Any, inputs: tuple[Tensor, ...]) -> int:
         position = len(self.layers)
-        self.layers.append(Traced(name, there, spec, inputs))
+        self.layers.append(Traced(name, guard, spec, inputs))
         self.shapes[position] = lift(lambda layer: layer.outputs[0].shape, spec)
         self.formats[position] = lift(lambda layer: layer.out_format, spec)
         return position
@@ -202,13 +202,13 @@ def negated(guard: Guard) -> Guard:
     return result
 
 
-def _under(there: Guard, x: Tensor) -> Tensor:
+def _under(condition: Guard, x: Tensor) -> Tensor:
     """Return `x` without what cannot be under a condition, and without conditions that follow from it."""
     kept = []
     for position, guard in x.producers:
-        if every(there, guard) is False:
+        if every(condition, guard) is False:
             continue
-        implied = guard is True or every(there, negated(guard)) is False
+        implied = guard is True or every(condition, negated(guard)) is False
         kept.append((position, True if implied else guard))
     return Tensor(tuple(kept))
 

@@ -61,7 +61,7 @@ def _block(name: str) -> str | None:
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str | None:
-    for theirs, ours in prefixes.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
+    for prefix, replacement in prefixes.items():
+        if name.startswith(prefix):
+            return replacement + name.removeprefix(prefix)
     return None

@@ -73,15 +73,15 @@ def rescalings(model: ImportedModel) -> Mapping[str, Rescaling]:
     proto = onnx.load_from_string(model.content)
     single = {t.name: t for t in proto.graph.initializer if np.prod(t.dims) == 1}
     names = {unit.name for unit in model.units if len(unit.nodes) == 1}
-    found = {}
+    lines = {}
     for node in proto.graph.node:
         if node.name in names and not node.domain:
             line = _line(
                 node, {name: numpy_helper.to_array(single[name]) for name in node.input if name in single}
             )
             if line is not None:
-                found[node.name] = line
-    return found
+                lines[node.name] = line
+    return lines
 
 
 def _line(node: onnx.NodeProto, stored: Mapping[str, NDArray[Any]]) -> Rescaling | None:

@@ -193,8 +193,8 @@ def _gelu_error(rows: Array, exact: Array, params: QuantParams) -> float:
     if reach > ops.MOST_SHIFTS:
         return float("inf")
     n = ops.gelu_shifts(scale, low=-zero, high=params.largest - zero, **CURVE)
-    found = ops.shift_gelu(_codes(rows, params), scale, n=n, **CURVE)
-    return float(((found * (scale / 2 ** (CURVE_BITS - 1)) - exact) ** 2).mean())
+    approximation = ops.shift_gelu(_codes(rows, params), scale, n=n, **CURVE)
+    return float(((approximation * (scale / 2 ** (CURVE_BITS - 1)) - exact) ** 2).mean())
 
 
 def _softmax_range(rows: Array, low: float, high: float) -> QuantParams:
@@ -206,8 +206,8 @@ def _softmax_range(rows: Array, low: float, high: float) -> QuantParams:
     shown = np.where(seen, rows, low)
 
     def error(params: QuantParams) -> float:
-        found = ops.shiftmax(_codes(shown, params), params.scale, mask=seen, **CURVE)
-        return float(((found / 2 ** (CURVE_BITS - 1) - exact) ** 2).mean())
+        approximation = ops.shiftmax(_codes(shown, params), params.scale, mask=seen, **CURVE)
+        return float(((approximation / 2 ** (CURVE_BITS - 1) - exact) ** 2).mean())
 
     return _least([(a * low, b * high) for a in SHARES for b in SHARES], 1.0, error)
 

@@ -96,19 +96,19 @@ def _fitted(
     tensors: list[list[Array]] = []
     for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
         read = [examples if source == INPUT else tensors[source] for source in work.inputs[position]]
-        rows = [tuple(one) for one in zip(*read, strict=True)]
+        rows = [tuple(arrays) for arrays in zip(*read, strict=True)]
         if layer.weighted and layer.op != "Gather" and layer.activation == "none":
             numbers, parameters = numbers_of(network, position), network.parameters[name]
-            wanted = _by_rows(values[name][: len(rows)], maps=layer.op == "Conv")
+            targets = _by_rows(values[name][: len(rows)], maps=layer.op == "Conv")
             if _is_matrix(layer):
-                x = np.concatenate([_features(layer, numbers, one) for (one,) in rows])
-                parameters = _matrix(layer, parameters, folded(name), x, wanted, sums, penalties)
+                x = np.concatenate([_features(layer, numbers, array) for (array,) in rows])
+                parameters = _matrix(layer, parameters, folded(name), x, targets, sums, penalties)
             else:
-                given = np.concatenate([_by_channel(_real(layer, numbers, one)) for one in rows])
-                parameters = _moved(parameters, (wanted - given).mean(axis=0))
+                given = np.concatenate([_by_channel(_real(layer, numbers, row)) for row in rows])
+                parameters = _moved(parameters, (targets - given).mean(axis=0))
             network = replace(network, parameters={**network.parameters, name: parameters})
         numbers = numbers_of(network, position)
-        tensors.append([run_unit(layer, numbers, one) for one in rows])
+        tensors.append([run_unit(layer, numbers, row) for row in rows])
     return network
 
 

@@ -46,30 +46,32 @@ def divergence(values: Array, original: Array, output: OutputRole) -> PerSample:
     """
     if output.role is Role.CHANCES:
         return _divergence_of_chances(values, original)
-    mine, theirs = as_steps(values, output), as_steps(original, output)
-    block = max(1, BLOCK // max(1, theirs[0].size))
+    steps, original_steps = as_steps(values, output), as_steps(original, output)
+    block = max(1, BLOCK // max(1, original_steps[0].size))
     between = _between_probabilities if output.role is Role.PROBABILITIES else _between_scores
     with np.errstate(invalid="ignore", over="ignore"):
         parts = [
-            between(mine[start : start + block], theirs[start : start + block])
-            for start in range(0, len(theirs), block)
+            between(steps[start : start + block], original_steps[start : start + block])
+            for start in range(0, len(original_steps), block)
         ]
     return _finite(np.concatenate(parts).mean(axis=-1))
 
 
-def _between_probabilities(mine: Array, theirs: Array) -> PerSample:
+def _between_probabilities(values: Array, original: Array) -> PerSample:
     """Return (n, steps) the divergence of probabilities: what they miss to a sum of one, by rounding, counts
     (the generalised divergence, which is never negative).
     """
-    log_ratio = log_probabilities(theirs, Role.PROBABILITIES) - log_probabilities(mine, Role.PROBABILITIES)
-    p, q = _reals(theirs), _reals(mine)
+    log_ratio = log_probabilities(original, Role.PROBABILITIES) - log_probabilities(
+        values, Role.PROBABILITIES
+    )
+    p, q = _reals(original), _reals(values)
     sums = np.einsum("ntc,ntc->nt", p, log_ratio, dtype=np.float64, casting="same_kind")
     return np.asarray(sums - p.sum(axis=-1, dtype=np.float64) + q.sum(axis=-1, dtype=np.float64))
 
 
-def _between_scores(mine: Array, theirs: Array) -> PerSample:
+def _between_scores(values: Array, original: Array) -> PerSample:
     """Return (n, steps) the divergence of the softmax of scores."""
-    a, b = log_probabilities(theirs, Role.SCORES), log_probabilities(mine, Role.SCORES)
+    a, b = log_probabilities(original, Role.SCORES), log_probabilities(values, Role.SCORES)
     weights, others = np.exp(a), np.exp(b).sum(axis=-1)
     total = weights.sum(axis=-1)
     differences = np.where(weights > 0, a - np.maximum(b, -MOST_NATS), 0.0)
@@ -104,14 +106,14 @@ def choices(array: Array, output: OutputRole) -> NDArray[np.int64]:
     return np.asarray(np.where(np.isnan(steps).any(axis=-1), NOTHING, chosen))
 
 
-def same_choices(mine: NDArray[np.int64], theirs: NDArray[np.int64], output: OutputRole) -> PerSample:
+def same_choices(decisions: NDArray[np.int64], original: NDArray[np.int64], output: OutputRole) -> PerSample:
     """Return (n,) 1 where an output decides what the original does, else 0: for a sequence all it spells,
     for independent probabilities all of them; for a map, or several decisions, the share of its places.
     """
     if output.sequence:
-        pairs = zip(mine, theirs, strict=True)
+        pairs = zip(decisions, original, strict=True)
         return np.array([spelled(a, output.blank) == spelled(b, output.blank) for a, b in pairs], np.float64)
-    same = mine == theirs
+    same = decisions == original
     return np.asarray(same.all(axis=1) if output.role is Role.CHANCES else same.mean(axis=1), np.float64)
 
 
@@ -133,9 +135,9 @@ def signal_to_noise(values: Array, original: Array) -> float:
     in dB; at most `MOST_DB`, and minus infinity where something is not a number.
     """
     signal = noise = 0.0
-    for mine, theirs in zip(values, original, strict=True):
-        signal += _energy(np.where(np.isfinite(theirs), _reals(theirs), 0))
-        noise += _noise(_reals(mine), _reals(theirs))
+    for sample, reference in zip(values, original, strict=True):
+        signal += _energy(np.where(np.isfinite(reference), _reals(reference), 0))
+        noise += _noise(_reals(sample), _reals(reference))
     if not np.isfinite(noise):
         return -np.inf
     if noise == 0:
@@ -143,13 +145,13 @@ def signal_to_noise(values: Array, original: Array) -> float:
     return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -MOST_DB, MOST_DB))
 
 
-def _noise(mine: NDArray[np.floating], theirs: NDArray[np.floating]) -> float:
+def _noise(values: NDArray[np.floating], original: NDArray[np.floating]) -> float:
     """Return the energy of the difference; infinities that both have, such as those of a mask, are equal."""
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = mine - theirs
+        difference = values - original
         if np.isfinite(difference).all():
             return _energy(difference)
-        return _energy(np.where(mine == theirs, 0, difference))
+        return _energy(np.where(values == original, 0, difference))
 
 
 def _energy(values: NDArray[np.floating]) -> float:

@@ -91,10 +91,10 @@ class Fidelity:
         Raises:
             TrilobitError: as `evaluate`.
         """
-        mine, theirs = _aligned(self.outputs, outputs, original)
-        parts = self._of_samples(mine, theirs, examples)
+        aligned, reference = _aligned(self.outputs, outputs, original)
+        parts = self._of_samples(aligned, reference, examples)
         values = {name: float(each.mean()) for name, each in parts.items()}
-        values |= self._of_all(mine, theirs, examples)
+        values |= self._of_all(aligned, reference, examples)
         own = self.own.evaluate(outputs, original, examples) if self.own else {}
         values |= own
         shares = {metric.name for metric in self.metrics if metric.share}
@@ -105,15 +105,15 @@ class Fidelity:
         }
         return {metric.name: values[metric.name] for metric in self.metrics}, errors
 
-    def _of_samples(self, mine: Outputs, theirs: Outputs, examples: Samples) -> dict[str, PerSample]:
+    def _of_samples(self, outputs: Outputs, original: Outputs, examples: Samples) -> dict[str, PerSample]:
         """Return (n,) each sample's part of the metrics that are means of those."""
         decided = [output for output in self.outputs if output.role is not Role.VALUES]
         parts: dict[str, list[PerSample]] = {KL.name: [], AGREEMENT.name: [], STEPS.name: []}
         for output in decided:
-            a, b = (choices(arrays[output.name], output) for arrays in (mine, theirs))
+            a, b = (choices(arrays[output.name], output) for arrays in (outputs, original))
             parts[AGREEMENT.name].append(same_choices(a, b, output))
             if output.role is not Role.DECISIONS:
-                parts[KL.name].append(divergence(mine[output.name], theirs[output.name], output))
+                parts[KL.name].append(divergence(outputs[output.name], original[output.name], output))
             if output.sequence:
                 parts[STEPS.name].append((a == b).mean(axis=1))
         values = {
@@ -121,34 +121,34 @@ class Fidelity:
             for name, arrays in parts.items()
             if arrays
         }
-        return values | self._of_answers(mine, theirs, examples)
+        return values | self._of_answers(outputs, original, examples)
 
-    def _of_answers(self, mine: Outputs, theirs: Outputs, examples: Samples) -> dict[str, PerSample]:
+    def _of_answers(self, outputs: Outputs, original: Outputs, examples: Samples) -> dict[str, PerSample]:
         if not self.answered or examples.labels is None:
             return {}
         right, originally_right = (
             choices(arrays[self.answered], self._role(self.answered))[:, 0] == examples.labels
-            for arrays in (mine, theirs)
+            for arrays in (outputs, original)
         )
         return {
             ACCURACY.name: right.astype(np.float64),
             FLIPS.name: (originally_right & ~right).astype(np.float64),
         }
 
-    def _of_all(self, mine: Outputs, theirs: Outputs, examples: Samples) -> dict[str, float]:
+    def _of_all(self, outputs: Outputs, original: Outputs, examples: Samples) -> dict[str, float]:
         """Return the metrics that are of all samples together."""
         values = {}
         numbers = [output.name for output in self.outputs if output.role is not Role.DECISIONS]
         if numbers:
-            values[SNR.name] = min(signal_to_noise(mine[name], theirs[name]) for name in numbers)
+            values[SNR.name] = min(signal_to_noise(outputs[name], original[name]) for name in numbers)
         if (name := self.answered or _chosen_once(self.outputs)) and self._has(WORST_CLASS):
             output = self._role(name)
             labels = examples.labels if self.answered else None
-            answers = choices(theirs[name], output)[:, 0] if labels is None else labels
-            values[WORST_CLASS.name] = worst_class(choices(mine[name], output)[:, 0], answers)
+            answers = choices(original[name], output)[:, 0] if labels is None else labels
+            values[WORST_CLASS.name] = worst_class(choices(outputs[name], output)[:, 0], answers)
         if self.answered and examples.labels is not None:
             output = self._role(self.answered)
-            logs = log_probabilities(as_steps(mine[self.answered], output)[:, 0], output.role)
+            logs = log_probabilities(as_steps(outputs[self.answered], output)[:, 0], output.role)
             values[CALIBRATION.name] = calibration_error(logs, examples.labels)
         return values
 
@@ -294,19 +294,19 @@ def _filled(rows: Sequence[NDArray[Any]], least: int) -> NDArray[Any]:
 
 
 def _aligned(
-    outputs: Sequence[OutputRole], mine: Outputs, theirs: Outputs
+    roles: Sequence[OutputRole], outputs: Outputs, original: Outputs
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """Return outputs of both networks as arrays of one shape each; where a network finds more things in a
     sample than the other, what is missing counts as zero.
     """
     aligned: tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]] = ({}, {})
-    for output in outputs:
-        pair = [_stacked(arrays[output.name]) for arrays in (mine, theirs)]
+    for role in roles:
+        pair = [_stacked(arrays[role.name]) for arrays in (outputs, original)]
         if pair[0].shape != pair[1].shape:
             longest = max(int(np.prod(array.shape[1:])) for array in pair)
             pair = [_filled(array, longest) for array in pair]  # type: ignore[arg-type]
         for arrays, array in zip(aligned, pair, strict=True):
-            arrays[output.name] = array
+            arrays[role.name] = array
     return aligned
 
 

@@ -203,10 +203,10 @@ def _budgeted(course: _Course, stop: Callable[[], bool], say: Callable[[str], No
     copied = replace(training, net=scratch, optimisation=optimisation, scaler=scaler, ema=None)
 
     def measure(changes: Mapping[str, Any], share: float) -> float:
-        there = copied.by(Plan(1_000, changes=changes))
-        first, ends = int(share * there.plan.steps), []
+        trial = copied.by(Plan(1_000, changes=changes))
+        first, ends = int(share * trial.plan.steps), []
         for step in range(first, first + 1 + TIMED_STEPS):  # the first warms up
-            if take_step(there, step, stop).stops:
+            if take_step(trial, step, stop).stops:
                 raise KeyboardInterrupt
             ends.append(time.monotonic())
         return mean_over(training.world, (ends[-1] - ends[0]) / TIMED_STEPS)

@@ -18,8 +18,8 @@ def shipped(name: str) -> Path:
         TrilobitError: there is none.
     """
     if not is_shipped(name):
-        there = ", ".join(sorted(filter(is_shipped, ZOO))) or "none"
-        raise TrilobitError(f"no checkpoint {name!r} is shipped; known: {there}")
+        known = ", ".join(sorted(filter(is_shipped, ZOO))) or "none"
+        raise TrilobitError(f"no checkpoint {name!r} is shipped; known: {known}")
     return FOLDER / ZOO[name]
 
 

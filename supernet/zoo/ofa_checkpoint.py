@@ -180,7 +180,7 @@ def _match(
     """Return the space with the file's number of classes, how far the file fits, and the tensors that do."""
     rename: Callable[[str], str | None] = resolve_name(ORIGINAL_NAMES[space])
     named = {name: rename(name) for name in tensors}
-    renamed = {ours: tensors[theirs] for theirs, ours in named.items() if ours is not None}
+    renamed = {target: tensors[source] for source, target in named.items() if target is not None}
     classes = len(renamed[CLASSIFIER]) if CLASSIFIER in renamed and renamed[CLASSIFIER].ndim else 0
     family = load_family(space, in_channels=IN_CHANNELS, classes=max(classes, 1), formats=formats)
     expected = family.supernet(rng=np.random.default_rng(0)).state_dict()
@@ -191,7 +191,7 @@ def _match(
         classes,
         fitted=tuple(name for name in expected if name in model and name in renamed),
         missing=tuple(name for name in expected if name not in renamed and not name.endswith(COUNTER)),
-        unexpected=tuple(theirs for theirs, ours in named.items() if ours not in expected),
+        unexpected=tuple(source for source, target in named.items() if target not in expected),
         reshaped={
             name: (tuple(tensor.shape), tuple(expected[name].shape))
             for name, tensor in renamed.items()

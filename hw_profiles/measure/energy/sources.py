@@ -33,8 +33,8 @@ def find_meter(gpu: bool = False, *, finders: Sequence[Finder] | None = None) ->
     """
     reasons = []
     for find in finders if finders is not None else CARD if gpu else PROCESSOR:
-        found = find()
-        if not isinstance(found, str):
-            return found
-        reasons.append(found)
+        outcome = find()
+        if not isinstance(outcome, str):
+            return outcome
+        reasons.append(outcome)
     return "; ".join(reasons)

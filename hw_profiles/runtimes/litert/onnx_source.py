@@ -83,11 +83,11 @@ class Source:
     @cached_property
     def readers(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that read each tensor."""
-        found: dict[str, list[Node]] = {}
+        readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(filter(None, node.inputs)):
-                found.setdefault(name, []).append(node)
-        return {name: tuple(nodes) for name, nodes in found.items()}
+                readers.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

@@ -29,9 +29,9 @@ class MicroDevice(NeverTimed):
         info = self.runtime.describe()
         if self.times is None:
             return info
-        there = self.times.describe()
-        name = f"{info.name}-{there.name}"
-        return replace(info, name=name, cpu=there.cpu, energy=there.energy, figures=there.figures)
+        timing = self.times.describe()
+        name = f"{info.name}-{timing.name}"
+        return replace(info, name=name, cpu=timing.cpu, energy=timing.energy, figures=timing.figures)
 
     def supports(self, layer: Layer) -> bool:
         """Return whether it runs this layer, in a time that is known where any is."""

@@ -219,8 +219,8 @@ class AgentClient:
         new = [sha256 for sha256 in contents if sha256 not in self._there]
         if not new:
             return
-        there = self.read(tuple[bool, ...], self.request("has", sha256=new).get("has"))
-        lacking = [sha256 for sha256, has in zip(new, there, strict=False) if not has]
+        present = self.read(tuple[bool, ...], self.request("has", sha256=new).get("has"))
+        lacking = [sha256 for sha256, has in zip(new, present, strict=False) if not has]
         if lacking:
             files = [{"sha256": sha256, "size": len(contents[sha256])} for sha256 in lacking]
             self.request("put", files=files, payload=(contents[sha256] for sha256 in lacking))

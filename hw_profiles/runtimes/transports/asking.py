@@ -51,33 +51,33 @@ class EngineThere:
     energy: str = "not measured"
 
 
-def require(client: AgentClient, here: Needed) -> EngineThere:
+def require(client: AgentClient, needed: Needed) -> EngineThere:
     """Return what a board says of a runtime, which must be there in a version that opens our files.
 
     Raises:
         BoardLost: it is not.
     """
-    name, key = client.board.name, str(here.engine)
+    name, key = client.board.name, str(needed.engine)
     if key in client.ready:
         known: EngineThere = client.ready[key]
         return known
-    wanted = ".".join(map(str, here.oldest))
+    oldest = ".".join(map(str, needed.oldest))
     python = client.facts.executable or "python3"
-    remedy = f"install it there: {python} -m pip install '{here.package}>={wanted}' numpy"
+    remedy = f"install it there: {python} -m pip install '{needed.package}>={oldest}' numpy"
     try:
-        there = client.read(EngineThere, client.request("engine", engine=here.engine))
+        engine = client.read(EngineThere, client.request("engine", engine=needed.engine))
     except Refused as refused:
         if refused.kind != "engine":
             raise unable(client, refused) from None
         hint = f"; {remedy}" if "not installed" in str(refused) else ""
-        raise BoardLost(f"{name}: {here.package}: {refused}{hint}", again=False) from None
-    if _numbers(there.version) < here.oldest:
+        raise BoardLost(f"{name}: {needed.package}: {refused}{hint}", again=False) from None
+    if _numbers(engine.version) < needed.oldest:
         raise BoardLost(
-            f"{name} has {here.package} {there.version}, and our files need {wanted} or later; {remedy}",
+            f"{name} has {needed.package} {engine.version}, and our files need {oldest} or later; {remedy}",
             again=False,
         )
-    client.ready[key] = there
-    return there
+    client.ready[key] = engine
+    return engine
 
 
 def unable(client: AgentClient, refused: Refused) -> BoardLost:

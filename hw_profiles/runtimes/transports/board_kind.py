@@ -82,10 +82,10 @@ class Reached:
             if runtime.on_boards:
                 opened_there: Device = resolve_name(runtime.on_boards)(options, boards)
                 return opened_there
-            here = resolve_name(runtime.elsewhere)(options)
+            engine = resolve_name(runtime.elsewhere)(options)
             reached = boards_of(boards, self.launch(options))
             reached.reconsider()
-            return MeasuredDevice(here.on(reached), BoardTransport(reached), in_context)
+            return MeasuredDevice(engine.on(reached), BoardTransport(reached), in_context)
 
         both = _both(runtime.options, self.options)
         return replace(

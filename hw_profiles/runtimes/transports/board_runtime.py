@@ -239,11 +239,11 @@ class BoardRuntime:
         Raises:
             TrilobitError: no board answers, or it has no such engine.
         """
-        there, facts = self.there, self.boards.facts
+        engine, facts = self.there, self.boards.facts
         own = self.here.local.describe()
         names = [board.name for board in self.boards.boards]
         more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(there.packages.items()))
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(engine.packages.items()))
         board = BoardInfo(
             address=", ".join(names),
             system=facts.system,
@@ -259,8 +259,8 @@ class BoardRuntime:
             own,
             name=f"{re.sub(r'[^A-Za-z0-9.-]+', '-', names[0])}{more}-{own.name}",
             cpu=facts.cpu,
-            engine_version=there.version,
-            energy=there.energy,
+            engine_version=engine.version,
+            energy=engine.energy,
             integer_sums=self._sums,
             board=board,
         )

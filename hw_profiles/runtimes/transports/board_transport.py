@@ -115,8 +115,8 @@ def _addressed(runtime: Runtime, artifact: Artifact) -> tuple[BoardRuntime, Addr
     executable = runtime.compile(artifact)
     if not isinstance(executable, BoardExecutable):
         raise TrilobitError("it runs here, and what it is timed beside runs on a board")
-    addressed, here = executable.addressed, executable.runtime.here
-    example = here.example(addressed.content, artifact.example)
+    addressed, engine = executable.addressed, executable.runtime.here
+    example = engine.example(addressed.content, artifact.example)
     return executable.runtime, replace(addressed, example=example)
 
 

@@ -236,13 +236,13 @@ def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     lanes = lanes_of(layer.stored_shape[0], target)
     blocks = blocks_of(layer.stored_shape[0], lanes)
     most, best = MOST_VECTORS[target.registers], BEST_VECTORS[target.registers]
-    found = [
+    candidates = [
         Tile(lanes, columns, block)
         for columns in divisors(windows.columns, MAX_COLUMNS)
         for block in divisors(blocks, MAX_BLOCKS if windows.columns > 1 else most)
         if columns * block <= most
     ]
-    return sorted(found, key=lambda tile: (abs(tile.vectors - best), -tile.columns))[:MAX_TILES]
+    return sorted(candidates, key=lambda tile: (abs(tile.vectors - best), -tile.columns))[:MAX_TILES]
 
 
 DENSE = Template(tiles, schedule, pack)

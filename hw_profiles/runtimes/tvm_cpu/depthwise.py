@@ -179,14 +179,14 @@ def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     lanes = lanes_of(windows_of(layer).channels, target)
     windows = windows_of(layer)
     integer = layer.activation_format != FP32
-    tallest, wanted = (MAX_ROWS, INTEGER_VECTORS) if integer else (MAX_REAL_ROWS, REAL_VECTORS)
-    found = [
+    tallest, best = (MAX_ROWS, INTEGER_VECTORS) if integer else (MAX_REAL_ROWS, REAL_VECTORS)
+    candidates = [
         Tile(lanes, columns, rows=rows)
         for rows in divisors(windows.rows, tallest)
         for columns in divisors(windows.columns, MAX_COLUMNS)
-        if rows * columns <= 2 * wanted
+        if rows * columns <= 2 * best
     ]
-    return sorted(found, key=lambda tile: (abs(tile.vectors - wanted), -tile.rows))[:MAX_TILES]
+    return sorted(candidates, key=lambda tile: (abs(tile.vectors - best), -tile.rows))[:MAX_TILES]
 
 
 DEPTHWISE = Template(tiles, schedule, pack)

@@ -191,5 +191,5 @@ def open_on_boards(options: Any, boards: tuple[Board, ...]) -> Device:
     database = Path(options.database) if options.database else default_database()
     # what was tuned on boards is kept apart from what was tuned here, or on others of the same target
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", boards[0].name)
-    here = TvmHere(reached, options.target, database / f"boards-{name}")
-    return MeasuredDevice(here.on(reached), BoardTransport(reached), alone)
+    engine = TvmHere(reached, options.target, database / f"boards-{name}")
+    return MeasuredDevice(engine.on(reached), BoardTransport(reached), alone)

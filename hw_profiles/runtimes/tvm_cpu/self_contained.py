@@ -112,8 +112,8 @@ class SelfContainedExecutable:
             raise ValueError(
                 f"{reads.name} is {reads.dtype} of {reads.shape}, got {array.dtype} of {array.shape}"
             )
-        one = [ONE if size is None else size for size in gives.shape]
-        results = [self._one(np.ascontiguousarray(example), one) for example in examples]
+        output_shape = [ONE if size is None else size for size in gives.shape]
+        results = [self._one(np.ascontiguousarray(example), output_shape) for example in examples]
         return {gives.name: np.concatenate(results) if reads.shape[0] is None else results[0]}
 
     def _one(self, example: Array, shape: list[int]) -> NDArray[np.float32]:

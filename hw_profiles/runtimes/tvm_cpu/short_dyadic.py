@@ -23,10 +23,10 @@ def shortened(m: int, c: int) -> tuple[int, int]:
     >>> shortened(2**30, 31)
     (4194304, 23)
     """
-    wanted = rescale(DIFFERENCES, m, c)
+    expected = rescale(DIFFERENCES, m, c)
     for shift in range(min(c, LARGEST_SHIFT), 0, -1):
         for short in (m >> (c - shift), (m >> (c - shift)) + 1):
             fits = (CODES - 1) * short + 2 ** (shift - 1) < 2**31
-            if fits and np.array_equal(rescale(DIFFERENCES, short, shift), wanted):
+            if fits and np.array_equal(rescale(DIFFERENCES, short, shift), expected):
                 return short, shift
     raise ValueError(f"a sum's operand has {m / 2.0**c} times the scale of its result: too much for 32 bits")

@@ -159,7 +159,7 @@ def _timed(
 ) -> dict[str, dict[str, Any]]:
     rng = np.random.default_rng(0)
     numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
-    wanted = run_unit(layer, numbers, inputs)
+    expected = run_unit(layer, numbers, inputs)
     trials = {}
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "candidates.so"
@@ -172,22 +172,22 @@ def _timed(
             shaped = [a.reshape(b.shape) for a, b in zip(arrays, each.arguments, strict=False)]
             out = np.zeros(each.arguments[-1].shape, each.arguments[-1].dtype)
             try:
-                found, median_s = runner(library, each.symbol, [*shaped, out])
+                outputs, median_s = runner(library, each.symbol, [*shaped, out])
             except TrilobitError:
                 raise  # no board to try it on: says nothing about the candidate
             except Exception as error:  # a candidate that fails is only not chosen
                 trials[each.symbol] = _trial(each, error=one_line(error))
                 continue
-            wrong = not agrees(found.reshape(wanted.shape), wanted)
+            wrong = not agrees(outputs.reshape(expected.shape), expected)
             trials[each.symbol] = _trial(each, median_s, "computes something else" if wrong else None)
     return trials
 
 
-def agrees(found: Array, wanted: Array) -> bool:
+def agrees(outputs: Array, expected: Array) -> bool:
     """Return whether a kernel's result is right: codes exactly, real values within `FP32_TOLERANCE`."""
-    if np.issubdtype(wanted.dtype, np.integer):
-        return bool(np.array_equal(found, wanted))
-    return bool(np.allclose(found, wanted, rtol=FP32_TOLERANCE, atol=FP32_TOLERANCE))
+    if np.issubdtype(expected.dtype, np.integer):
+        return bool(np.array_equal(outputs, expected))
+    return bool(np.allclose(outputs, expected, rtol=FP32_TOLERANCE, atol=FP32_TOLERANCE))
 
 
 def _seconds_of(tile: Mapping[str, int], trials: Iterable[Mapping[str, Any]]) -> float | None:
@@ -213,12 +213,12 @@ def try_out(module: Any, symbol: str, tensors: Sequence[Any]) -> tuple[Array, fl
     """Run the same where a library and tensors were loaded."""
     device = tensors[0].device
     module[symbol](*tensors)
-    found: Array = tensors[-1].numpy()
+    output: Array = tensors[-1].numpy()
     once_s = module.time_evaluator(symbol, device, number=3, repeat=1)(*tensors).mean
     count = max(1, round(WINDOW_S / max(once_s, 1e-9)))
     evaluator = module.time_evaluator(symbol, device, number=count, repeat=WINDOWS)
     medians = [float(np.median(evaluator(*tensors).results)) for _ in range(GROUPS)]
-    return found, min(medians)
+    return output, min(medians)
 
 
 def _digest(data: bytes) -> str:

@@ -67,8 +67,8 @@ def export_library(
 
 def _built(run: Run, network: QuantizedGraph, target: str) -> Library:
     """Return the library, of the kernels that the run's device was measured with."""
-    if (there := board_database(run)) is not None:  # what is tuned there is not tuned here
-        return build_library(network, target=target, database=there, tuned=False)
+    if (board_folder := board_database(run)) is not None:  # what is tuned there is not tuned here
+        return build_library(network, target=target, database=board_folder, tuned=False)
     database = run.config.device.settings.get("database")
     return build_library(network, target=target, database=Path(database) if database else None)
 

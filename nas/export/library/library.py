@@ -47,11 +47,11 @@ def require_machine(path: Path, machine: str = "", *, where: str = "this machine
         OtherProcessorError: it is.
         TrilobitError: it is no shared library.
     """
-    made_for, there = machine_of(path), (machine or platform.machine()).lower()
-    there = _SAME.get(there, there)
-    if made_for != there:
+    made_for, processor = machine_of(path), (machine or platform.machine()).lower()
+    processor = _SAME.get(processor, processor)
+    if made_for != processor:
         raise OtherProcessorError(
-            f"{path.name} is for {made_for}, {where} is {there}: run it on the one it is for"
+            f"{path.name} is for {made_for}, {where} is {processor}: run it on the one it is for"
         )
 
 
@@ -152,9 +152,9 @@ class LibraryExecutable:
     def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
         """Return runs on one example: it takes no more at a time, whatever the batch."""
         run, read = self._function, self.inputs[0]
-        one = self.example if example is None else self.stored(example[read.name][:1])
+        example_array = self.example if example is None else self.stored(example[read.name][:1])
         logits = np.zeros(self.answer, np.float32)
-        return timed(lambda: run(one.ctypes.data, logits.ctypes.data), clock)
+        return timed(lambda: run(example_array.ctypes.data, logits.ctypes.data), clock)
 
     def kernels(self) -> Mapping[str, int]:
         """Return nothing: a file does not say what is inside it."""

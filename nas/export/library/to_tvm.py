@@ -95,8 +95,8 @@ def build_library(
     if why := why_not(work):
         raise TrilobitError(f"{why}; or leave the library out, or search with --device tvm")
     known = Database(database or default_database(), parsed)
-    here = run_locally if parsed.local and tuned else None
-    try_out = trials if trials is not None and tuned else lambda use: use(here)
+    local_runner = run_locally if parsed.local and tuned else None
+    try_out = trials if trials is not None and tuned else lambda use: use(local_runner)
     units = try_out(lambda runner: compiled_units([work], known, runner))
     if broken := [f"{key}: {unit}" for key, unit in units.items() if isinstance(unit, str)]:
         raise TrilobitError(broken[0])

@@ -80,19 +80,19 @@ def export_tuned_library(
     Raises:
         DisagreementError: a process of its own cannot run it, or answers otherwise.
     """
-    there = None
+    example_answers = None
     if examples and not here:
-        there = answers(executable.run, inputs, examples)
+        example_answers = answers(executable.run, inputs, examples)
     elif examples:
-        there = _answered(library, inputs, examples)
-        share, difference = agreement(there, answers(executable.run, inputs, examples))
+        example_answers = _answered(library, inputs, examples)
+        share, difference = agreement(example_answers, answers(executable.run, inputs, examples))
         if share < SHARE:
             raise DisagreementError(
                 f"{1 - share:.0%} of the library's answers are others in a process of its own, by up to "
                 f"{difference:.1%}"
             )
     reads, gives = library.signature
-    record = TunedLibrary(library.target, library.integer_only, reads, gives, there)
+    record = TunedLibrary(library.target, library.integer_only, reads, gives, example_answers)
     files = {LIBRARY: library.code, **example_programs(library.signature)}
     return ExportedLibrary(files, asdict(record))
 

@@ -80,10 +80,10 @@ def _opened(reference: TuneReference) -> TuneContext:
     config = parse_as(TuneConfig, tomllib.loads(reference.config), origin="")
     try:
         tuning = Tuning(folder, config)
-        here = json.loads(json.dumps(_identity(tuning), default=str))
+        identity = json.loads(json.dumps(_identity(tuning), default=str))
     except (TrilobitError, OSError, ModuleNotFoundError) as error:
         raise RefusedError(" ".join(str(error).split())) from None
-    if differing := differences(json.loads(reference.identity), here):
+    if differing := differences(json.loads(reference.identity), identity):
         raise RefusedError(f"{'; '.join(differing)}; its folder, data and software must be the same")
     return TuneContext(tuning)
 

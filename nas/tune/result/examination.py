@@ -87,8 +87,10 @@ def examined(content: bytes, executable: Executable, engine: FileEngine, made_up
     return facts
 
 
-def _require_same(there: ExampleAnswers | None, here: ExampleAnswers) -> None:
-    share, difference = agreement(there, here) if there is not None else (0.0, float("inf"))
+def _require_same(confined_answers: ExampleAnswers | None, own_answers: ExampleAnswers) -> None:
+    share, difference = (
+        agreement(confined_answers, own_answers) if confined_answers is not None else (0.0, float("inf"))
+    )
     if share < SHARE:
         raise DisagreementError(
             f"{1 - share:.0%} of its answers are others in a process of its own, by up to {difference:.1%}"

@@ -109,7 +109,7 @@ def propose(
     front = measured.objectives[measured.violation <= 0]
     selected = shortlist.choose(measured.genomes, front, reference, count)
     taken = row_keys(np.concatenate([measured.genomes, selected]))
-    found = result if len(result.genomes) else result.nearest
-    fresh = np.flatnonzero(~np.isin(row_keys(found.genomes), taken))
-    others = fresh[choose_finalists(found.objectives[fresh], count - len(selected))]
-    return np.concatenate([selected, found.genomes[others]])
+    pool = result if len(result.genomes) else result.nearest
+    fresh = np.flatnonzero(~np.isin(row_keys(pool.genomes), taken))
+    others = fresh[choose_finalists(pool.objectives[fresh], count - len(selected))]
+    return np.concatenate([selected, pool.genomes[others]])

@@ -133,8 +133,8 @@ def with_files(device: Device) -> Device:
             "reach the board over ssh or adb (ssh:USER@HOST/tvm), or leave tracker and key out"
         )
     assert isinstance(device, MeasuredDevice)
-    here = runtime.describe().board is None
-    return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime(), together=here))
+    together = runtime.describe().board is None
+    return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime(), together=together))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def held(path: str, who: dict[str, Any], wait: Callable[[Any], None]) -> Iterato
         who: holds it, for others to read.
         wait: told now and then who else has it.
     """
-    descriptor, mine = _opened(path), False
+    descriptor, acquired = _opened(path), False
     try:
         told = 0.0
         while not _locked(descriptor):
@@ -36,12 +36,12 @@ def held(path: str, who: dict[str, Any], wait: Callable[[Any], None]) -> Iterato
                 told = time.monotonic()
                 wait(_holder(descriptor))
             time.sleep(POLL_S)
-        mine = True
+        acquired = True
         _write(descriptor, dict(who, since=time.strftime("%Y-%m-%d %H:%M:%S")))
         yield
     finally:
         with contextlib.suppress(OSError):
-            if mine:  # else it says who has it
+            if acquired:  # else it says who has it
                 os.ftruncate(descriptor, 0)
         os.close(descriptor)
 
