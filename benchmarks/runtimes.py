@@ -307,7 +307,7 @@ def model_files(benchmark: Benchmark, model: Path) -> RuntimeComparison:
     mixes, folders = list[Contestant](), list[Path]()
     for runtime in benchmark.runtimes:
         folder = tune_folder(benchmark, model, runtime)
-        if (folder / "front.json").is_file():
+        if any(folder.glob("export/*/manifest.json")):
             folders.append(folder)
             mixes += best_mixes(folder, (mix_in(folder, runtime),), run_library=True)
     if not folders:
