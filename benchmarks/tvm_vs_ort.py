@@ -136,11 +136,11 @@ def ort(model: bytes, plan: MeasurePlan) -> Timed:
     return host_runtime().compile(Artifact(model)).timed(plan.clock)
 
 
-def ratio_row(task: str, ours_s: np.ndarray, ort_s: np.ndarray, null_s: float) -> list[Row]:
+def ratio_row(task: str, ours_us: np.ndarray, ort_us: np.ndarray, null_us: float) -> list[Row]:
     """Microseconds of both, and how many times as fast ours is."""
-    ratio = ort_s / ours_s
+    ratio = ort_us / ours_us
     least = {"least": float(ratio.min())} if ratio.size else {}
-    without = {"ORT less a null session": float(np.median((ort_s - null_s) / ours_s))}
+    without = {"ORT less a null session": float(np.median((ort_us - null_us) / ours_us))}
     return [
         Row(
             task,
@@ -162,9 +162,9 @@ def rows(
     database = Database(default_database(), target)
     units = compiled_units([single(layer) for _, layer in shapes], database, run_locally)
     result: list[Row] = []
-    ours_s: dict[str, float] = {}
-    ort_s: dict[str, float] = {}
-    null_s: list[float] = []
+    ours_us: dict[str, float] = {}
+    ort_times_us: dict[str, float] = {}
+    null_sessions_us: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         null = ort(null_model(), plan)
         for i, (task, layer) in enumerate(shapes):
@@ -175,8 +175,8 @@ def rows(
             measured = interleaved([[run] for run in runs], plan, reference)
             samples = [1e6 * np.array(each.seconds) for each in measured]
             tvm_us, ort_us, null_us = (float(np.median(each)) for each in samples)
-            ours_s[task], ort_s[task] = tvm_us, ort_us
-            null_s.append(null_us)
+            ours_us[task], ort_times_us[task] = tvm_us, ort_us
+            null_sessions_us.append(null_us)
             peers = {"ORT": ort_us, "ORT less a null session": ort_us - null_us}
             result.append(
                 Row(
@@ -191,9 +191,9 @@ def rows(
                 )
             )
     for kind in ("pointwise", "depthwise"):
-        tasks = [task for task in ours_s if task.startswith(kind)]
-        pair = (np.array([times[task] for task in tasks]) for times in (ours_s, ort_s))
-        result += ratio_row(f"all {kind}", *pair, float(np.median(null_s)))
+        tasks = [task for task in ours_us if task.startswith(kind)]
+        pair = (np.array([times[task] for task in tasks]) for times in (ours_us, ort_times_us))
+        result += ratio_row(f"all {kind}", *pair, float(np.median(null_sessions_us)))
     return result
 
 
