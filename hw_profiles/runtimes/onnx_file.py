@@ -63,9 +63,14 @@ def end_infos(model: bytes) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, .
 
 
 def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
-    kind = value.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    return TensorInfo(value.name, shape, str(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
+    element = value.type.tensor_type.elem_type
+    return TensorInfo(value.name, sizes_of(value), str(helper.tensor_dtype_to_np_dtype(element)))
+
+
+def sizes_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """Return the sizes of a tensor; None of those that are open, which some exporters write as -1."""
+    dimensions = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in dimensions)
 
 
 def needs_exact_sums(model: bytes) -> bool:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.runtimes.onnx_file import sizes_of
 
 Array = NDArray[Any]
 ROUNDS = 12  # of inferring shapes and computing what they make known
@@ -103,13 +104,7 @@ class Source:
 def open_inputs(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     """Return the sizes of what a file reads; None of those that are open."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    return {
-        value.name: tuple(
-            d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim
-        )
-        for value in model.graph.input
-        if value.name not in stored
-    }
+    return {value.name: sizes_of(value) for value in model.graph.input if value.name not in stored}
 
 
 def load_source(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> Source:

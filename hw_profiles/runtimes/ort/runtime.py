@@ -184,7 +184,8 @@ class OrtExecutable:
 
 def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
     element = argument.type.removeprefix("tensor(").removesuffix(")")
-    shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
+    # open ones have a name or none, or are negative
+    shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in argument.shape)
     return TensorInfo(argument.name, shape, _DTYPES.get(element, element))
 
 

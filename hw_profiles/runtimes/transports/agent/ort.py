@@ -108,7 +108,7 @@ class Ort:
 
 def _info(argument: Any) -> Info:
     element = argument.type.replace("tensor(", "").replace(")", "")
-    shape = [size if isinstance(size, int) else None for size in argument.shape]
+    shape = [size if isinstance(size, int) and size >= 0 else None for size in argument.shape]
     return Info(argument.name, shape, DTYPES.get(element, element))
 
 
