@@ -302,8 +302,8 @@ def test_an_interruption_ends_the_conversation_so_that_no_answer_is_read_as_anot
 
 def answer(device: MeasuredDevice, words: str) -> list[object]:
     """Run a file once, without timing it."""
-    executable = device.runtime.compile(artifact(words))  # type: ignore[union-attr]
-    return [executable.run({"x": np.zeros((1, 2), np.float32)})]
+    assert device.runtime is not None
+    return [device.runtime.compile(artifact(words)).run({"x": np.zeros((1, 2), np.float32)})]
 
 
 @pytest.mark.parametrize("use", [sample, answer])
