@@ -53,7 +53,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "the smallest in every second step": {"schedule": "alternating", "random_subnets": 1},
     "large images all along": {"first_resolution": 0},
     "the largest alone": {"schedule": "largest"},
-    "activations in bf16": {"amp": "bf16"},
+    "activations in fp32": {"amp": "fp32"},
 }
 RANDOM = 4  # networks between the ends
 
@@ -120,19 +120,25 @@ def rows_of(setting: Setting, names: list[str]) -> list[Row]:
     return rows
 
 
-def few(data: ImageClassification) -> ImageClassification:
-    """Enough, of all classes, to see that it runs."""
-    train, validation = (
-        np.linspace(0, len(part) - 1, n).astype(int)
-        for part, n in ((data.train, 256), (data.validation, 100))
+def few(data: ImageClassification, train: int, validation: int) -> ImageClassification:
+    """Return so many of the images, of all classes."""
+    trained, validated = (
+        np.linspace(0, len(part) - 1, min(n, len(part))).astype(int)
+        for part, n in ((data.train, train), (data.validation, validation))
     )
-    return replace(data, train=data.train[train], validation=data.validation[validation])
+    return replace(data, train=data.train[trained], validation=data.validation[validated])
 
 
 def main() -> None:
     parser = argument_parser(__doc__, seeds=1)
     parser.add_argument("--space", default="", metavar="NAME", help="instead of the example's")
     parser.add_argument("--epochs", type=int, default=6, metavar="N", help="passes (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=15_000, metavar="N", help="of training (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--amp", choices=("bf16", "fp32"), default="bf16", help="activations (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train_recipe"), metavar="DIR")
     parser.add_argument("--only", nargs="+", choices=[*VARIANTS], default=[*VARIANTS], metavar="NAME")
@@ -140,9 +146,10 @@ def main() -> None:
     config = read_config(EXAMPLE)
     data = load_images(f"cifar10:{arguments.data / ARCHIVE}", seed=config.seed)
     epochs = 1 if arguments.quick else arguments.epochs
-    recipe = replace(config.train, budget="", epochs=epochs, threads=arguments.threads)
+    recipe = replace(config.train, budget="", epochs=epochs, threads=arguments.threads, amp=arguments.amp)
+    data = few(data, arguments.images, len(data.validation))
     if arguments.quick:
-        data, recipe = few(data), replace(recipe, batch_size=64)
+        data, recipe = few(data, 256, 100), replace(recipe, batch_size=64)
     name = arguments.space or config.space.name
     family = load_family(name, in_channels=data.channels, classes=len(data.classes))
     torch.set_num_threads(recipe.threads)

@@ -12,6 +12,7 @@ finds hardly any; passes over all of them give each its share of every quiet str
 import bisect
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,9 +30,12 @@ Watch = Callable[[float, bool], None]
 REFERENCE_SIZE = 64
 REFERENCE_RUNS = 3
 LEARNING_S = 1.0
-# The usual time is that of the run which this share of all seen are faster than, or this many: the fastest
-# itself may be a lucky one, and the first quiet moment shall tell after a long disturbance.
+# The time of a lucky run is that which this share of all seen are faster than, or this many: the first quiet
+# moment shall tell after a long disturbance.
 FASTER_SHARE, FASTER = 0.005, 50
+# A run within this factor of it was on a quiet core: where the clock follows the load, and behind networks that
+# heat and evict, lucky runs are a tenth faster than usual ones. Disturbed ones are 1.4 times as slow.
+ALIKE, RECENT = 1.25, 512
 FIRST_RUNS = 3  # allocate, and choose kernels
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -89,9 +93,11 @@ class ReferenceWorkload:
     def __init__(self, computation: Timed | None = None) -> None:
         self._computation = computation or _matrix_product()
         self._seen, self._fastest_s = 0, list[float]()  # how many, and the first of them in ascending order
+        self._quiet_s = deque[float](maxlen=RECENT)  # of the latest runs, those on a quiet core
         end = time.perf_counter() + LEARNING_S
         while time.perf_counter() < end:
             self.measure_s()
+        self._quiet_s.clear()  # one after the other they are faster than between networks
 
     def measure_s(self) -> float:
         """Return the seconds that the reference takes now."""
@@ -100,12 +106,20 @@ class ReferenceWorkload:
         self._seen += 1
         bisect.insort(self._fastest_s, elapsed_s)
         del self._fastest_s[FASTER + 1 :]
+        if elapsed_s <= ALIKE * self._lucky_s:
+            self._quiet_s.append(elapsed_s)
         return elapsed_s
 
     @property
-    def floor_s(self) -> float:
-        """Its usual time on a quiet core, by all that was seen."""
+    def _lucky_s(self) -> float:
         return self._fastest_s[min(FASTER, int(FASTER_SHARE * self._seen))]
+
+    @property
+    def usual_s(self) -> float:
+        """Its usual time on a quiet core: the median of the latest runs that were not disturbed."""
+        limit_s = ALIKE * self._lucky_s
+        quiet_s = sorted(seconds for seconds in self._quiet_s if seconds <= limit_s)
+        return quiet_s[len(quiet_s) // 2] if quiet_s else self._lucky_s
 
 
 @dataclass
@@ -135,18 +149,18 @@ class _Context:
         """Return the number of passes in which no reference took longer than `limit_s`."""
         return bisect.bisect_right(self.ascending_s, limit_s)
 
-    def samples(self, plan: MeasurePlan, floor_s: float) -> Iterator[tuple[tuple[float, ...], float]]:
+    def samples(self, plan: MeasurePlan, usual_s: float) -> Iterator[tuple[tuple[float, ...], float]]:
         """Yield (seconds, share of undisturbed windows) of each member, all of the same passes: the
         undisturbed ones, or where those are too few the least disturbed.
         """
         windows, worst_s = np.array(self.windows), np.array(self.worst_s)
-        undisturbed = worst_s <= plan.quiet * floor_s
+        undisturbed = worst_s <= plan.quiet * usual_s
         passes = np.flatnonzero(undisturbed)
         if len(passes) < min(FEWEST_UNDISTURBED, plan.rounds):
             passes = np.sort(np.argsort(worst_s, kind="stable")[: plan.rounds])
         seconds, references = windows[passes, :, 0], windows[passes, :, 1:].mean(axis=2)
         if plan.scale_disturbed:
-            seconds = np.where(undisturbed[passes, None], seconds, seconds * floor_s / references)
+            seconds = np.where(undisturbed[passes, None], seconds, seconds * usual_s / references)
         share = float(undisturbed[passes].mean())
         for column in seconds.T.round(12):
             yield tuple(column.tolist()), share
@@ -172,9 +186,8 @@ def interleaved(
     while pending and time.perf_counter() < deadline:
         _make_pass(pending, [sessions[passes % len(sessions)] for sessions in runs], counts, plan, reference)
         passes += 1
-        pending = [
-            group for group in groups if group.undisturbed(plan.quiet * reference.floor_s) < plan.rounds
-        ]
+        limit_s = plan.quiet * reference.usual_s
+        pending = [group for group in groups if group.undisturbed(limit_s) < plan.rounds]
         if passes == plan.rounds:
             began_waiting = time.perf_counter()
             deadline = began_waiting + plan.waiting_s
@@ -185,7 +198,7 @@ def interleaved(
         member: Samples(seconds, share, waited_s, load)
         for group in groups
         for member, (seconds, share) in zip(
-            group.members, group.samples(plan, reference.floor_s), strict=True
+            group.members, group.samples(plan, reference.usual_s), strict=True
         )
     }
     return [samples[member] for member in range(len(runs))]

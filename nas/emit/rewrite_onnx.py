@@ -14,6 +14,7 @@ from hw_profiles.graph.formats import QuantParams
 from nas.emit.file_types import IR_VERSIONS
 from nas.emit.instructions import CALLER, Dequantize, Instructions, Quantize, instructions
 from nas.emit.ir_writer import GraphWriter, replace_reads
+from nas.emit.norm_sums import keep_from_norms
 from nas.emit.products import write_product
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSETS
@@ -32,7 +33,8 @@ def rewrite(
 ) -> bytes:
     """Return the model in the formats of a policy, as a serialised ONNX model.
 
-    Inputs and outputs keep their names, types and open dimensions. An all-fp32 policy gives the model itself.
+    Inputs and outputs keep their names, types and open dimensions. An all-fp32 policy gives the model itself,
+    with the sums before its norms kept from a slow fusion.
 
     Args:
         metadata: written into the file, beside the model's own.
@@ -57,7 +59,9 @@ def _performed(
 ) -> bytes:
     _Rewriting(model, imported).perform(plan)
     model.metadata_props.update(metadata)
-    data: bytes = ir.to_proto(model).SerializeToString()
+    proto = ir.to_proto(model)
+    keep_from_norms(proto.graph)
+    data: bytes = proto.SerializeToString()
     return data
 
 

@@ -135,7 +135,7 @@ def test_where_none_is_quiet_the_least_disturbed_count_scaled_if_asked(
 def test_a_pulse_learnt_in_a_disturbed_second_is_corrected(core: Core) -> None:
     core.slowdown = lambda now: 1.5 if now < 1.02 else 1.0
     reference = core.reference()
-    assert reference.floor_s == pytest.approx(1.5 * 3 * 8e-6)
+    assert reference.usual_s == pytest.approx(1.5 * 3 * 8e-6)
     samples = interleaved([[core.run("a", 1e-4)]] * 10, REAL, reference)
     assert [median_s(one) for one in samples] == pytest.approx([1e-4] * 10, rel=1e-3)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from hw_profiles.documents import write_document
+from nas.emit.norm_sums import kept_from_norms
 from nas.run.documents import not_negative, read_optional
 from nas.tune.setup.tuning import Tuning
 from nas.tune.timing.turns import time_in_turns
@@ -43,7 +44,7 @@ def time_prepared(tuning: Tuning) -> PreparedTime:
         TrilobitError: the original does not run.
     """
     if tuning.runtime.artifact == ORIGINAL_KIND and tuning.costs.timed:
-        return time_unchanged(tuning, tuning.model.content)
+        return time_unchanged(tuning, kept_from_norms(tuning.model.content))
     write_document(tuning.prepared_path, PreparedTime())
     return PreparedTime()
 

@@ -36,6 +36,8 @@ class Reference(ctypes.Structure):
         ("of", ctypes.c_void_p),
         ("seen", ctypes.c_long),
         ("fastest_s", ctypes.c_double * 52),
+        ("quiet", ctypes.c_long),
+        ("quiet_s", ctypes.c_double * 512),
     ]
 
 
@@ -82,6 +84,7 @@ class InC:
         self.library.reference_measure.restype = self.library.interleave.restype = ctypes.c_double
         while core.now < LEARNING_S:
             self.library.reference_measure(ctypes.byref(reference))
+        reference.quiet = 0
         functions = (Function * len(times_s))()
         for i, context in enumerate(contexts):
             numbers = [1 + i * plan.sessions + session for session in range(plan.sessions)]

@@ -8,6 +8,7 @@ tells which are. What heat slows down is waited for.
 from __future__ import annotations
 
 import bisect
+import collections
 import contextlib
 import functools
 import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 REFERENCE_SIZE, REFERENCE_RUNS, LEARNING_S = 64, 3, 1.0
 FASTER_SHARE, FASTER = 0.005, 50
+ALIKE, RECENT = 1.25, 512
 FIRST_RUNS = 3
 FEWEST_UNDISTURBED = 5
 LOOK_S = 1.0  # how often heat is looked at, and the client hears that there is somebody
@@ -71,9 +73,11 @@ class Reference:
     def __init__(self, computation: Timed | None = None, learning_s: float = LEARNING_S) -> None:
         self._computation = computation or _matrix_product()
         self._seen, self._fastest_s = 0, []  # type: int, list[float]
+        self._quiet_s = collections.deque(maxlen=RECENT)  # type: collections.deque[float]
         end = time.perf_counter() + learning_s
         while time.perf_counter() < end or not self._seen:
             self.measure_s()
+        self._quiet_s.clear()
 
     def measure_s(self) -> float:
         """Return the seconds that it takes now."""
@@ -82,12 +86,20 @@ class Reference:
         self._seen += 1
         bisect.insort(self._fastest_s, elapsed_s)
         del self._fastest_s[FASTER + 1 :]
+        if elapsed_s <= ALIKE * self._lucky_s:
+            self._quiet_s.append(elapsed_s)
         return elapsed_s
 
     @property
-    def floor_s(self) -> float:
-        """Its usual time on a quiet core."""
+    def _lucky_s(self) -> float:
         return self._fastest_s[min(FASTER, int(FASTER_SHARE * self._seen))]
+
+    @property
+    def usual_s(self) -> float:
+        """Its usual time on a quiet core."""
+        limit_s = ALIKE * self._lucky_s
+        quiet_s = sorted(seconds for seconds in self._quiet_s if seconds <= limit_s)
+        return quiet_s[len(quiet_s) // 2] if quiet_s else self._lucky_s
 
 
 def _matrix_product() -> Timed:
@@ -168,16 +180,16 @@ class _Context:
         """Return the number of passes in which no reference took longer than `limit_s`."""
         return bisect.bisect_right(self.ascending_s, limit_s)
 
-    def samples(self, plan: Mapping[str, Any], floor_s: float) -> Iterator[tuple[list[float], float]]:
+    def samples(self, plan: Mapping[str, Any], usual_s: float) -> Iterator[tuple[list[float], float]]:
         """Yield (seconds, share of undisturbed windows) of each member, all of the same passes."""
         windows, worst_s = np.array(self.windows), np.array(self.worst_s)
-        undisturbed = worst_s <= plan["quiet"] * floor_s
+        undisturbed = worst_s <= plan["quiet"] * usual_s
         passes = np.flatnonzero(undisturbed)
         if len(passes) < min(FEWEST_UNDISTURBED, plan["rounds"]):
             passes = np.sort(np.argsort(worst_s, kind="stable")[: plan["rounds"]])
         seconds, references = windows[passes, :, 0], windows[passes, :, 1:].mean(axis=2)
         if plan["scale_disturbed"]:
-            seconds = np.where(undisturbed[passes, None], seconds, seconds * floor_s / references)
+            seconds = np.where(undisturbed[passes, None], seconds, seconds * usual_s / references)
         share = float(undisturbed[passes].mean())
         for column in seconds.T.round(12):
             yield column.tolist(), share
@@ -217,7 +229,7 @@ def interleaved(
             functools.partial(watch.look, share=share, waiting=passes >= plan["rounds"]),
         )
         passes += 1
-        limit_s = plan["quiet"] * reference.floor_s
+        limit_s = plan["quiet"] * reference.usual_s
         pending = [group for group in groups if group.undisturbed(limit_s) < plan["rounds"]]
         if passes == plan["rounds"]:
             began_waiting, cooled_s = time.perf_counter(), watch.throttled_s
@@ -226,7 +238,7 @@ def interleaved(
     samples = [{}] * len(runs)  # type: list[dict[str, Any]]
     about = {"waited_s": waited_s, "load": load_average()}
     for group in groups:
-        for member, (seconds, quiet) in zip(group.members, group.samples(plan, reference.floor_s)):
+        for member, (seconds, quiet) in zip(group.members, group.samples(plan, reference.usual_s)):
             samples[member] = dict(about, seconds=seconds, quiet_share=quiet)
     return samples
 

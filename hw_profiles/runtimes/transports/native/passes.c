@@ -7,7 +7,7 @@
 #include "machine.h"
 #include "text.h"
 
-static const double FASTER_SHARE = 0.005;
+static const double FASTER_SHARE = 0.005, ALIKE = 1.25;
 enum { REFERENCE_SIZE = 48, REFERENCE_RUNS = 3, FIRST_RUNS = 3 };
 
 /* --- the reference --- */
@@ -27,6 +27,11 @@ double matrix_product(void* of, long count) {
   return now_s() - start;
 }
 
+static double lucky_s(const Reference* reference) {
+  long at = (long)(FASTER_SHARE * (double)reference->seen);
+  return reference->fastest_s[at < FASTER ? at : FASTER];
+}
+
 double reference_measure(Reference* reference) {
   reference->computation(reference->of, 1); /* what ran before has evicted its numbers */
   double elapsed_s = reference->computation(reference->of, REFERENCE_RUNS);
@@ -36,17 +41,29 @@ double reference_measure(Reference* reference) {
     reference->fastest_s[at] = reference->fastest_s[at - 1];
   reference->fastest_s[at] = elapsed_s;
   ++reference->seen;
+  if (elapsed_s <= ALIKE * lucky_s(reference)) reference->quiet_s[reference->quiet++ % RECENT] = elapsed_s;
   return elapsed_s;
 }
 
 void reference_learn(Reference* reference, double seconds) {
   double end = now_s() + seconds;
   while (!reference->seen || now_s() < end) reference_measure(reference);
+  reference->quiet = 0; /* one after the other they are faster than between networks */
 }
 
-double reference_floor(const Reference* reference) {
-  long at = (long)(FASTER_SHARE * (double)reference->seen);
-  return reference->fastest_s[at < FASTER ? at : FASTER];
+static int ascending(const void* one, const void* other) {
+  double difference = *(const double*)one - *(const double*)other;
+  return (difference > 0) - (difference < 0);
+}
+
+double reference_usual(const Reference* reference) {
+  double quiet_s[RECENT], limit_s = ALIKE * lucky_s(reference);
+  size_t count = 0;
+  for (long i = 0; i < reference->quiet && i < RECENT; ++i)
+    if (reference->quiet_s[i] <= limit_s) quiet_s[count++] = reference->quiet_s[i];
+  if (!count) return lucky_s(reference);
+  qsort(quiet_s, count, sizeof(double), ascending);
+  return quiet_s[count / 2];
 }
 
 /* --- contexts --- */
@@ -111,8 +128,8 @@ static size_t choose(const Context* context, const Plan* plan, double limit_s, b
   return count;
 }
 
-static void take_samples(const Context* context, Function* functions, const Plan* plan, double floor_s) {
-  double limit_s = plan->quiet * floor_s;
+static void take_samples(const Context* context, Function* functions, const Plan* plan, double usual_s) {
+  double limit_s = plan->quiet * usual_s;
   bool* chosen = get_memory(context->passes * sizeof(bool));
   size_t count = choose(context, plan, limit_s, chosen), quiet = 0;
   for (size_t pass = 0; pass < context->passes; ++pass) quiet += chosen[pass] && context->worst_s[pass] <= limit_s;
@@ -123,7 +140,7 @@ static void take_samples(const Context* context, Function* functions, const Plan
     for (size_t pass = 0; pass < context->passes; ++pass) {
       const Window* window = &context->windows[pass * context->count + member];
       bool slow = plan->scale_disturbed && context->worst_s[pass] > limit_s;
-      double scale = slow ? floor_s / ((window->before_s + window->after_s) / 2) : 1;
+      double scale = slow ? usual_s / ((window->before_s + window->after_s) / 2) : 1;
       if (chosen[pass]) function->seconds[function->count++] = window->seconds * scale;
     }
   }
@@ -176,10 +193,10 @@ double interleave(Function* functions, size_t count, const Passes* passes, Refer
     for (size_t i = 0; i < total; ++i)
       if (!contexts[i].done)
         before_s = make_pass(&contexts[i], functions, runs, turn, passes, reference, before_s);
+    double limit_s = plan->quiet * reference_usual(reference);
     left = 0;
     for (size_t i = 0; i < total; ++i) {
-      size_t quiet = undisturbed(&contexts[i], plan->quiet * reference_floor(reference));
-      contexts[i].done = quiet >= (size_t)plan->rounds;
+      contexts[i].done = undisturbed(&contexts[i], limit_s) >= (size_t)plan->rounds;
       left += !contexts[i].done;
     }
     if (++turn == (size_t)plan->rounds) {
@@ -188,6 +205,6 @@ double interleave(Function* functions, size_t count, const Passes* passes, Refer
     }
     held_up_s += passes->watch(passes->watcher, 1 - (double)left / (double)total, turn > (size_t)plan->rounds);
   }
-  for (size_t i = 0; i < total; ++i) take_samples(&contexts[i], functions, plan, reference_floor(reference));
+  for (size_t i = 0; i < total; ++i) take_samples(&contexts[i], functions, plan, reference_usual(reference));
   return (turn > (size_t)plan->rounds ? passes->clock() - began_waiting : 0) + held_up_s;
 }

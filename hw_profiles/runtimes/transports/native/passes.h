@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { FASTER = 50, ENOUGH_UNDISTURBED = 5 };
+enum { FASTER = 50, RECENT = 512, ENOUGH_UNDISTURBED = 5 };
 
 /* The fields of a `hw_profiles.measure.measurement.MeasurePlan` that count here. */
 typedef struct {
@@ -27,6 +27,8 @@ typedef struct {
   void* of;
   long seen;
   double fastest_s[FASTER + 2]; /* the first of them in ascending order */
+  long quiet;                   /* how many of them, since it was learnt, were on a quiet core */
+  double quiet_s[RECENT];       /* the latest of those */
 } Reference;
 
 /* Learn for so long; a reference that has been learnt already goes on learning by itself. */
@@ -34,7 +36,7 @@ void reference_learn(Reference* reference, double seconds);
 /* Return seconds that it takes now. */
 double reference_measure(Reference* reference);
 /* Return its usual time on a quiet core. */
-double reference_floor(const Reference* reference);
+double reference_usual(const Reference* reference);
 /* The usual computation: a matrix product that fits the first-level cache. */
 double matrix_product(void* of, long count);
 
