@@ -36,6 +36,7 @@ FASTER_SHARE, FASTER = 0.005, 50
 # A run within this factor of it was on a quiet core: where the clock follows the load, and behind networks that
 # heat and evict, lucky runs are a tenth faster than usual ones. Disturbed ones are 1.4 times as slow.
 ALIKE, RECENT = 1.25, 512
+DENSEST = 3  # one in so many windows tells the usual speed of a core that is never quiet
 FIRST_RUNS = 3  # allocate, and choose kernels
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -149,18 +150,22 @@ class _Context:
         """Return the number of passes in which no reference took longer than `limit_s`."""
         return bisect.bisect_right(self.ascending_s, limit_s)
 
-    def samples(self, plan: MeasurePlan, usual_s: float) -> Iterator[tuple[tuple[float, ...], float]]:
+    def samples(
+        self, plan: MeasurePlan, usual_s: float, level_s: float
+    ) -> Iterator[tuple[tuple[float, ...], float]]:
         """Yield (seconds, share of undisturbed windows) of each member, all of the same passes: the
-        undisturbed ones, or where those are too few the least disturbed.
+        undisturbed ones, or where those are too few those whose references were nearest to `level_s`.
         """
         windows, worst_s = np.array(self.windows), np.array(self.worst_s)
         undisturbed = worst_s <= plan.quiet * usual_s
         passes = np.flatnonzero(undisturbed)
-        if len(passes) < min(FEWEST_UNDISTURBED, plan.rounds):
-            passes = np.sort(np.argsort(worst_s, kind="stable")[: plan.rounds])
+        if len(passes) < min(FEWEST_UNDISTURBED, plan.rounds) or level_s != usual_s:
+            off = np.abs(np.log(worst_s / level_s))
+            passes = np.sort(np.argsort(off, kind="stable")[: plan.rounds])
         seconds, references = windows[passes, :, 0], windows[passes, :, 1:].mean(axis=2)
         if plan.scale_disturbed:
-            seconds = np.where(undisturbed[passes, None], seconds, seconds * usual_s / references)
+            near = (level_s == usual_s) & undisturbed[passes, None]
+            seconds = np.where(near, seconds, seconds * level_s / references)
         share = float(undisturbed[passes].mean())
         for column in seconds.T.round(12):
             yield tuple(column.tolist()), share
@@ -193,15 +198,34 @@ def interleaved(
             deadline = began_waiting + plan.waiting_s
         if watch:
             watch(1 - len(pending) / len(groups), passes > plan.rounds)
+    usual_s = reference.usual_s
+    level_s = _level_s(groups, plan, usual_s) if groups else usual_s
     waited_s, load = (time.perf_counter() - began_waiting if passes > plan.rounds else 0.0), load_average()
     samples = {
         member: Samples(seconds, share, waited_s, load)
         for group in groups
         for member, (seconds, share) in zip(
-            group.members, group.samples(plan, reference.usual_s), strict=True
+            group.members, group.samples(plan, usual_s, level_s), strict=True
         )
     }
     return [samples[member] for member in range(len(runs))]
+
+
+def _level_s(groups: Sequence[_Context], plan: MeasurePlan, usual_s: float) -> float:
+    """Return the speed at which functions are compared, as seconds of the reference: its usual time on a quiet
+    core, or where most functions hardly ever had one, the middle of the densest third of what was seen.
+
+    A core that is never quiet has a usual speed too. To scale all that is measured there to a quiet core errs
+    by a third: not all kernels slow down alike.
+    """
+    enough = min(FEWEST_UNDISTURBED, plan.rounds)
+    quiet = sum(group.undisturbed(plan.quiet * usual_s) >= enough for group in groups)
+    if 2 * quiet >= len(groups):
+        return usual_s
+    seen_s = np.sort(np.concatenate([group.worst_s for group in groups]))
+    width = len(seen_s) // DENSEST
+    first = int(np.argmin(seen_s[width:] / seen_s[: len(seen_s) - width]))
+    return float(seen_s[first + width // 2])
 
 
 def _by_context(contexts: Sequence[Hashable | None]) -> list[_Context]:

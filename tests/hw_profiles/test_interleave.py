@@ -118,18 +118,44 @@ def test_few_quiet_windows_are_better_than_many_disturbed_ones(core: Core) -> No
     assert median_s(samples) == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(True, 1e-4), (False, 1.3e-4)])
-def test_where_none_is_quiet_the_least_disturbed_count_scaled_if_asked(
-    core: Core, scale: bool, expected: float
+@pytest.mark.parametrize("scale", [False, True])
+def test_where_the_core_is_never_quiet_functions_are_compared_at_its_usual_speed(
+    core: Core, scale: bool
 ) -> None:
+    """They slow down by different factors, so that no reference tells what they would take on a quiet core."""
     reference, rng = core.reference(), np.random.default_rng(0)
-    core.slowdown = lambda now: (
-        rng.choice([1.3, 1.7], p=[0.1, 0.9]) if int(now * 100) % 2 else 1.3 if (now * 50) % 1 < 0.2 else 1.7
-    )
-    plan = replace(PLAN, scale_disturbed=scale)
-    [samples] = interleaved([[core.run("a", 1e-4)]], plan, reference)
-    assert samples.quiet_share == 0.0
-    assert median_s(samples) == pytest.approx(expected, rel=0.02)
+    levels = rng.choice([1.3, 1.7, 1.71, 2.5], p=[0.2, 0.35, 0.35, 0.1], size=1000)
+    core.slowdown = lambda now: levels[int(now * 50)]  # in stretches of 20 ms
+    true_s, sensitivities = rng.uniform(1e-5, 4e-4, 12), rng.uniform(0.6, 1.5, 12)
+    runs = [[core.run("", one_s, factor)] for one_s, factor in zip(true_s, sensitivities, strict=True)]
+    samples = interleaved(runs, replace(PLAN, scale_disturbed=scale), reference)
+    assert {each.quiet_share for each in samples} == {0.0}
+    usual_s = true_s * (1 + 0.7 * sensitivities)
+    assert [median_s(each) for each in samples] == pytest.approx(usual_s, rel=0.03)
+
+
+def test_functions_that_found_no_quiet_window_are_scaled_to_the_quiet_speed_of_the_others(
+    core: Core,
+) -> None:
+    reference = core.reference()
+    core.slowdown = lambda now: 1.5 if core.turns and core.turns[-1] == "disturbed" else 1.0
+    runs = [[core.run(name, 1e-4)] for name in ("a", "b", "disturbed", "after it")]
+    scaled, plan = {}, replace(PLAN, waiting_s=0.1)
+    for scale in (False, True):
+        *_, scaled[scale], after = interleaved(runs, replace(plan, scale_disturbed=scale), reference)
+        assert (scaled[scale].quiet_share, after.quiet_share) == (0.0, 0.0)
+    assert median_s(scaled[False]) == pytest.approx(1.5e-4, rel=0.01)
+    assert median_s(scaled[True]) == pytest.approx(1.2e-4, rel=0.01)  # by the references around
+
+
+def test_the_usual_time_of_the_reference_is_that_between_networks(core: Core) -> None:
+    """Behind a network it is slower than one after the other, and lucky runs are faster than either."""
+    rng = np.random.default_rng(0)
+    core.slowdown = lambda now: (1.12 if core.turns else 1.0) * rng.choice([0.93, 1.0], p=[0.01, 0.99])
+    samples = interleaved([[core.run("", 1e-4)]] * 10, PLAN, core.reference())
+    assert {each.quiet_share for each in samples} == {1.0}
+    assert [median_s(each) for each in samples] == pytest.approx([1.12e-4] * 10, rel=1e-3)
+    assert samples[0].waited_s < 0.1
 
 
 def test_a_pulse_learnt_in_a_disturbed_second_is_corrected(core: Core) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REFERENCE_SIZE, REFERENCE_RUNS, LEARNING_S = 64, 3, 1.0
 FASTER_SHARE, FASTER = 0.005, 50
-ALIKE, RECENT = 1.25, 512
+ALIKE, RECENT, DENSEST = 1.25, 512, 3
 FIRST_RUNS = 3
 FEWEST_UNDISTURBED = 5
 LOOK_S = 1.0  # how often heat is looked at, and the client hears that there is somebody
@@ -180,19 +180,35 @@ class _Context:
         """Return the number of passes in which no reference took longer than `limit_s`."""
         return bisect.bisect_right(self.ascending_s, limit_s)
 
-    def samples(self, plan: Mapping[str, Any], usual_s: float) -> Iterator[tuple[list[float], float]]:
+    def samples(
+        self, plan: Mapping[str, Any], usual_s: float, level_s: float
+    ) -> Iterator[tuple[list[float], float]]:
         """Yield (seconds, share of undisturbed windows) of each member, all of the same passes."""
         windows, worst_s = np.array(self.windows), np.array(self.worst_s)
         undisturbed = worst_s <= plan["quiet"] * usual_s
         passes = np.flatnonzero(undisturbed)
-        if len(passes) < min(FEWEST_UNDISTURBED, plan["rounds"]):
-            passes = np.sort(np.argsort(worst_s, kind="stable")[: plan["rounds"]])
+        if len(passes) < min(FEWEST_UNDISTURBED, plan["rounds"]) or level_s != usual_s:
+            off = np.abs(np.log(worst_s / level_s))
+            passes = np.sort(np.argsort(off, kind="stable")[: plan["rounds"]])
         seconds, references = windows[passes, :, 0], windows[passes, :, 1:].mean(axis=2)
         if plan["scale_disturbed"]:
-            seconds = np.where(undisturbed[passes, None], seconds, seconds * usual_s / references)
+            near = (level_s == usual_s) & undisturbed[passes, None]
+            seconds = np.where(near, seconds, seconds * level_s / references)
         share = float(undisturbed[passes].mean())
         for column in seconds.T.round(12):
             yield column.tolist(), share
+
+
+def _level_s(groups: Sequence[_Context], plan: Mapping[str, Any], usual_s: float) -> float:
+    """Return the speed at which functions are compared, as seconds of the reference."""
+    enough = min(FEWEST_UNDISTURBED, plan["rounds"])
+    quiet = sum(group.undisturbed(plan["quiet"] * usual_s) >= enough for group in groups)
+    if 2 * quiet >= len(groups):
+        return usual_s
+    seen_s = np.sort(np.concatenate([group.worst_s for group in groups]))
+    width = len(seen_s) // DENSEST
+    first = int(np.argmin(seen_s[width:] / seen_s[: len(seen_s) - width]))
+    return float(seen_s[first + width // 2])
 
 
 def interleaved(
@@ -235,10 +251,12 @@ def interleaved(
             began_waiting, cooled_s = time.perf_counter(), watch.throttled_s
             deadline = began_waiting + max(0.0, plan["waiting_s"] - cooled_s)
     waited_s = cooled_s + (time.perf_counter() - began_waiting if passes > plan["rounds"] else 0.0)
+    usual_s = reference.usual_s
+    level_s = _level_s(groups, plan, usual_s)
     samples = [{}] * len(runs)  # type: list[dict[str, Any]]
     about = {"waited_s": waited_s, "load": load_average()}
     for group in groups:
-        for member, (seconds, quiet) in zip(group.members, group.samples(plan, reference.usual_s)):
+        for member, (seconds, quiet) in zip(group.members, group.samples(plan, usual_s, level_s)):
             samples[member] = dict(about, seconds=seconds, quiet_share=quiet)
     return samples
 

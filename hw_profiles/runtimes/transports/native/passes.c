@@ -8,7 +8,7 @@
 #include "text.h"
 
 static const double FASTER_SHARE = 0.005, ALIKE = 1.25;
-enum { REFERENCE_SIZE = 48, REFERENCE_RUNS = 3, FIRST_RUNS = 3 };
+enum { REFERENCE_SIZE = 48, REFERENCE_RUNS = 3, FIRST_RUNS = 3, DENSEST = 3 };
 
 /* --- the reference --- */
 
@@ -109,18 +109,52 @@ static size_t undisturbed(const Context* context, double limit_s) {
   return quiet;
 }
 
-/* Mark the passes that count: the undisturbed ones, or where those are too few the least disturbed. */
-static size_t choose(const Context* context, const Plan* plan, double limit_s, bool* chosen) {
-  size_t rounds = (size_t)plan->rounds, quiet = undisturbed(context, limit_s), count = 0;
+/* The speeds at which passes count, as seconds of the reference. */
+typedef struct {
+  double limit_s; /* of undisturbed ones */
+  double level_s; /* at which functions are compared */
+  bool quiet;     /* whether that is the speed of a quiet core */
+} Speed;
+
+/* Return the usual time of the reference, or where most functions hardly ever had a quiet core, the middle of the
+ * densest third of what was seen. */
+static Speed speed_of(const Context* contexts, size_t total, const Plan* plan, double usual_s) {
+  Speed speed = {plan->quiet * usual_s, usual_s, true};
+  size_t enough = plan->rounds < ENOUGH_UNDISTURBED ? (size_t)plan->rounds : ENOUGH_UNDISTURBED, quiet = 0, seen = 0;
+  for (size_t i = 0; i < total; ++i) {
+    quiet += undisturbed(&contexts[i], speed.limit_s) >= enough;
+    seen += contexts[i].passes;
+  }
+  if (2 * quiet >= total) return speed;
+  double* seen_s = get_memory(seen * sizeof(double));
+  size_t count = 0, width = seen / DENSEST, first = 0;
+  for (size_t i = 0; i < total; ++i) {
+    memcpy(seen_s + count, contexts[i].worst_s, contexts[i].passes * sizeof(double));
+    count += contexts[i].passes;
+  }
+  qsort(seen_s, seen, sizeof(double), ascending);
+  for (size_t i = 0; i < seen - width; ++i)
+    if (seen_s[i + width] / seen_s[i] < seen_s[first + width] / seen_s[first]) first = i;
+  speed.level_s = seen_s[first + width / 2];
+  speed.quiet = speed.level_s == usual_s;
+  free(seen_s);
+  return speed;
+}
+
+/* Mark the passes that count: the undisturbed ones, or where those are too few the nearest to the level. */
+static size_t choose(const Context* context, const Plan* plan, Speed speed, bool* chosen) {
+  size_t rounds = (size_t)plan->rounds, quiet = undisturbed(context, speed.limit_s), count = 0;
   size_t enough = rounds < ENOUGH_UNDISTURBED ? rounds : ENOUGH_UNDISTURBED;
   for (size_t pass = 0; pass < context->passes; ++pass) {
-    if (quiet >= enough) {
-      chosen[pass] = context->worst_s[pass] <= limit_s;
+    if (quiet >= enough && speed.quiet) {
+      chosen[pass] = context->worst_s[pass] <= speed.limit_s;
     } else {
+      double off = fabs(log(context->worst_s[pass] / speed.level_s));
       size_t better = 0;
-      for (size_t other = 0; other < context->passes; ++other)
-        better += context->worst_s[other] < context->worst_s[pass] ||
-                  (context->worst_s[other] == context->worst_s[pass] && other < pass);
+      for (size_t other = 0; other < context->passes; ++other) {
+        double its = fabs(log(context->worst_s[other] / speed.level_s));
+        better += its < off || (its == off && other < pass);
+      }
       chosen[pass] = better < rounds;
     }
     count += chosen[pass];
@@ -128,19 +162,19 @@ static size_t choose(const Context* context, const Plan* plan, double limit_s, b
   return count;
 }
 
-static void take_samples(const Context* context, Function* functions, const Plan* plan, double usual_s) {
-  double limit_s = plan->quiet * usual_s;
+static void take_samples(const Context* context, Function* functions, const Plan* plan, Speed speed) {
   bool* chosen = get_memory(context->passes * sizeof(bool));
-  size_t count = choose(context, plan, limit_s, chosen), quiet = 0;
-  for (size_t pass = 0; pass < context->passes; ++pass) quiet += chosen[pass] && context->worst_s[pass] <= limit_s;
+  size_t count = choose(context, plan, speed, chosen), quiet = 0;
+  for (size_t pass = 0; pass < context->passes; ++pass)
+    quiet += chosen[pass] && context->worst_s[pass] <= speed.limit_s;
   for (size_t member = 0; member < context->count; ++member) {
     Function* function = &functions[context->members[member]];
     function->seconds = get_memory(count * sizeof(double));
     function->quiet_share = count ? (double)quiet / (double)count : 0;
     for (size_t pass = 0; pass < context->passes; ++pass) {
       const Window* window = &context->windows[pass * context->count + member];
-      bool slow = plan->scale_disturbed && context->worst_s[pass] > limit_s;
-      double scale = slow ? usual_s / ((window->before_s + window->after_s) / 2) : 1;
+      bool other = !speed.quiet || context->worst_s[pass] > speed.limit_s;
+      double scale = plan->scale_disturbed && other ? speed.level_s / ((window->before_s + window->after_s) / 2) : 1;
       if (chosen[pass]) function->seconds[function->count++] = window->seconds * scale;
     }
   }
@@ -205,6 +239,7 @@ double interleave(Function* functions, size_t count, const Passes* passes, Refer
     }
     held_up_s += passes->watch(passes->watcher, 1 - (double)left / (double)total, turn > (size_t)plan->rounds);
   }
-  for (size_t i = 0; i < total; ++i) take_samples(&contexts[i], functions, plan, reference_usual(reference));
+  Speed speed = speed_of(contexts, total, plan, reference_usual(reference));
+  for (size_t i = 0; i < total; ++i) take_samples(&contexts[i], functions, plan, speed);
   return (turn > (size_t)plan->rounds ? passes->clock() - began_waiting : 0) + held_up_s;
 }
