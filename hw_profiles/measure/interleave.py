@@ -33,8 +33,8 @@ LEARNING_S = 1.0
 # The time of a lucky run is that which this share of all seen are faster than, or this many: the first quiet
 # moment shall tell after a long disturbance.
 FASTER_SHARE, FASTER = 0.005, 50
-# A run within this factor of it was on a quiet core: where the clock follows the load, and behind networks that
-# heat and evict, lucky runs are a tenth faster than usual ones. Disturbed ones are 1.4 times as slow.
+# A run within this factor of it was on a quiet core: where the clock follows the load, and behind networks
+# that heat and evict, lucky runs are a tenth faster than usual ones. Disturbed ones are 1.4 times as slow.
 ALIKE, RECENT = 1.25, 512
 DENSEST = 3  # one in so many windows tells the usual speed of a core that is never quiet
 FIRST_RUNS = 3  # allocate, and choose kernels
@@ -204,16 +204,14 @@ def interleaved(
     samples = {
         member: Samples(seconds, share, waited_s, load)
         for group in groups
-        for member, (seconds, share) in zip(
-            group.members, group.samples(plan, usual_s, level_s), strict=True
-        )
+        for member, (seconds, share) in zip(group.members, group.samples(plan, usual_s, level_s), strict=True)
     }
     return [samples[member] for member in range(len(runs))]
 
 
 def _level_s(groups: Sequence[_Context], plan: MeasurePlan, usual_s: float) -> float:
-    """Return the speed at which functions are compared, as seconds of the reference: its usual time on a quiet
-    core, or where most functions hardly ever had one, the middle of the densest third of what was seen.
+    """Return the speed at which functions are compared, as seconds of the reference: its usual time on a
+    quiet core, or where most functions hardly ever had one, the middle of the densest third of all windows.
 
     A core that is never quiet has a usual speed too. To scale all that is measured there to a quiet core errs
     by a third: not all kernels slow down alike.

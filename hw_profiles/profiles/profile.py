@@ -11,6 +11,7 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.working_set import working_set_bytes
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, slowdown
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, count_rows, kind
@@ -91,7 +92,8 @@ class DeviceProfile:
     def predict_s(self, workload: Workload) -> float:
         """Return calibrated whole-network seconds."""
         calibration = self.calibration or Calibration()
-        return float(calibration.predict_s(np.array(self.sums_s(workload)), np.array(count_rows(workload))))
+        sums_s, rows = np.array(self.sums_s(workload)), np.array(count_rows(workload))
+        return float(calibration.predict_s(sums_s, rows, float(working_set_bytes(workload))))
 
     def calibrated(self, calibration: Calibration, scenario: str = "") -> "DeviceProfile":
         """Return the profile with a calibration, or with one of a scenario; the first scenario's is that of

@@ -124,6 +124,7 @@ class _Network:
         measured_s, iqr_s: median and interquartile range as a whole.
         quiet_share: share of windows that were undisturbed.
         drift: of the reference network meanwhile, relative.
+        working_set_bytes: of its weights and caches.
     """
 
     format: str
@@ -134,6 +135,7 @@ class _Network:
     iqr_s: float
     quiet_share: Annotated[float, _share]
     drift: float = 0.0
+    working_set_bytes: float = 0.0
 
     def noun(self) -> WholeNetwork:
         """Return it with a value for every kind of row; those of a profile with three predict the same."""
@@ -146,6 +148,7 @@ class _Network:
             self.iqr_s,
             self.quiet_share,
             self.drift,
+            self.working_set_bytes,
         )
 
 
@@ -158,17 +161,23 @@ class _Calibration:
         per_row_s: added for every row, by kind.
         intercept_s: added once.
         networks: that it was fitted to and tested on.
+        cache_bytes: what the nearest cache holds; null where none is noticed.
+        per_byte_s: for what of a network's weights and caches does not fit into it.
     """
 
     slope: Annotated[Mapping[str, float], _by_kind]
     per_row_s: Annotated[Mapping[str, float], _by_kind]
     intercept_s: float
     networks: tuple[_Network, ...]
+    cache_bytes: float | None = None
+    per_byte_s: float = 0.0
 
     def noun(self) -> Calibration:
         """Return it with a value for every kind of row."""
         slopes, per_row_s = (_each_kind(values) for values in (self.slope, self.per_row_s))
-        return Calibration(slopes, per_row_s, self.intercept_s, _nouns(self.networks))
+        cache_bytes = math.inf if self.cache_bytes is None else self.cache_bytes
+        networks = _nouns(self.networks)
+        return Calibration(slopes, per_row_s, self.intercept_s, networks, cache_bytes, self.per_byte_s)
 
 
 @dataclass(frozen=True)
@@ -312,6 +321,8 @@ def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
         "slope": dict(zip(KINDS, calibration.slopes, strict=True)),
         "per_row_s": dict(zip(KINDS, calibration.per_row_s, strict=True)),
         "intercept_s": calibration.intercept_s,
+        "cache_bytes": None if math.isinf(calibration.cache_bytes) else calibration.cache_bytes,
+        "per_byte_s": calibration.per_byte_s,
         "n_networks": sum(not net.held_out for net in calibration.networks),
         "held_out": {
             name: _error_json(calibration.held_out_error(precision))
@@ -353,6 +364,7 @@ def _networks_json(networks: Sequence[WholeNetwork], calibration: Calibration) -
             "iqr_s": net.iqr_s,
             "quiet_share": net.quiet_share,
             "drift": net.drift,
+            "working_set_bytes": net.working_set_bytes,
         }
         for net, predicted in zip(networks, predicted_s, strict=True)
     ]

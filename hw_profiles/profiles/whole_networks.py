@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.working_set import working_set_bytes
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import watching
 from hw_profiles.measure.measurement import Measurement, MeasurePlan, WaitBudget, Watch, slowdown
@@ -104,7 +105,8 @@ def _whole_network(profile: DeviceProfile, network: Network, m: Measurement, dri
         raise RuntimeError(f"a whole {precision} network failed: {m.error}")
     slow = slowdown(drift, profile.plan)
     usual = (m.median_s / slow, m.iqr_s / slow, m.quiet_share, drift)
-    return WholeNetwork(precision, held_out, profile.sums_s(work), count_rows(work), *usual)
+    size = float(working_set_bytes(work))
+    return WholeNetwork(precision, held_out, profile.sums_s(work), count_rows(work), *usual, size)
 
 
 def _undisturbed(networks: list[WholeNetwork]) -> list[WholeNetwork]:

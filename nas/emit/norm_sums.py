@@ -1,12 +1,12 @@
 """Sums that a layer norm reads, written so that ONNX Runtime leaves them to kernels of their own.
 
-It joins `Add` and the norm behind it into `SkipLayerNormalization`, whose kernel takes 2 to 7 times as long on a
-CPU as the two (128 rows of 768: 648 us against 90; `benchmarks/norm_sums.py`). `Sum` of two is the same
-function, and nothing is joined with it.
+It joins `Add` and the norm behind it into `SkipLayerNormalization`, whose kernel takes up to 7 times as long
+on a processor as the two (`benchmarks/norm_sums.py`). `Sum` of two is the same function, and nothing is
+joined with it.
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 
 import onnx
 
@@ -15,8 +15,8 @@ _SPELLED_OUT = {"ReduceMean", "Sub"}  # what a norm of earlier opsets begins wit
 
 
 def keep_from_norms(graph: onnx.GraphProto) -> bool:
-    """Write every sum of two computed tensors that a layer norm reads as `Sum`, in place; return whether there
-    was any.
+    """Write every sum of two computed tensors that a layer norm reads as `Sum`, in place; return whether
+    there was any.
     """
     stored = {tensor.name for tensor in graph.initializer}
     stored |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
@@ -40,7 +40,7 @@ def kept_from_norms(content: bytes) -> bytes:
     return data
 
 
-def _adds(node: onnx.NodeProto, stored: Collection[str]) -> bool:
+def _adds(node: onnx.NodeProto, stored: AbstractSet[str]) -> bool:
     return node.op_type == "Add" and not node.domain and stored.isdisjoint(node.input)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.working_set import kept_bytes
 from hw_profiles.profiles.latency_model import Calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.problem.scenarios import LATENCY as LATENCY
@@ -61,6 +62,9 @@ class Costs:
         times everything is.
         """
         sums = dict(zip(self.columns, self.table(genomes).T, strict=True))
+        for name, timing in self.timings.items():
+            if (kept := sums.pop(_kept(name), None)) is not None:
+                sums[name] += timing.calibration.spilled_s(kept)
         rejected = sums.pop(REJECTED, np.zeros(len(genomes))) > 0
         values = {name: column + self.constants.get(name, 0.0) for name, column in sums.items()}
         for name, table in self.peaks.items():
@@ -145,6 +149,11 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     return Costs(table, (*counted, *timed), peaks, constants, timings, batch)
 
 
+def _kept(name: str) -> str:
+    """Return the column of bytes that do not fit into the nearest cache, or do, where something is timed."""
+    return f"{name}, working set"
+
+
 def _beside(name: str) -> str:
     """Return the column of what each layer adds to a count's largest moment."""
     return f"{name}, beside the largest moment"
@@ -177,6 +186,9 @@ def _timed(family: Family, profile: DeviceProfile | None) -> dict[str, Callable[
 
         return of
 
+    def kept(timing: Timing) -> Callable[[Layer], float]:
+        return lambda layer: float(kept_bytes(timing.layer(layer)))
+
     def joules(layer: Layer) -> float:
         run = first.layer(layer)
         return 0.0 if profile is None or rejects(run) else profile.energy_j(run)
@@ -184,6 +196,8 @@ def _timed(family: Family, profile: DeviceProfile | None) -> dict[str, Callable[
     if profile is not None and profile.device.timeless:
         return {REJECTED: rejected}
     timed = {REJECTED: rejected, **{name: seconds(timing) for name, timing in timings.items()}}
+    spilling = {name: timing for name, timing in timings.items() if timing.calibration.per_byte_s}
+    timed |= {_kept(name): kept(timing) for name, timing in spilling.items()}
     if profile is None:
         return timed
     layers = profiled_layers(family) if family.scenarios else distinct_layers(family.space(), family.terms())

@@ -122,7 +122,7 @@ def test_few_quiet_windows_are_better_than_many_disturbed_ones(core: Core) -> No
 def test_where_the_core_is_never_quiet_functions_are_compared_at_its_usual_speed(
     core: Core, scale: bool
 ) -> None:
-    """They slow down by different factors, so that no reference tells what they would take on a quiet core."""
+    """Each slows down by a factor of its own: no reference tells what it would take on a quiet core."""
     reference, rng = core.reference(), np.random.default_rng(0)
     levels = rng.choice([1.3, 1.7, 1.71, 2.5], p=[0.2, 0.35, 0.35, 0.1], size=1000)
     core.slowdown = lambda now: levels[int(now * 50)]  # in stretches of 20 ms

@@ -230,6 +230,30 @@ def test_calibration_beats_plain_sums_on_networks_it_has_not_seen() -> None:
     assert fit_calibration(noisy).held_out_error()["mape"] < 0.3 * plain.held_out_error()["mape"]
 
 
+def test_what_does_not_fit_into_the_nearest_cache_costs_by_the_byte() -> None:
+    rng = np.random.default_rng(2)
+    sizes = rng.uniform(2e5, 4e6, 120)
+    slower = [
+        replace(net, measured_s=net.measured_s + 6e-11 * max(0.0, size - 1.4e6), working_set_bytes=size)
+        for net, size in zip(networks(120, noise=0.01), sizes.tolist(), strict=True)
+    ]
+    fitted = fit_calibration(slower)
+    assert fitted.cache_bytes == pytest.approx(1.4e6, rel=0.2)
+    assert fitted.per_byte_s == pytest.approx(6e-11, rel=0.2)
+    assert fitted.held_out_error()["mape"] < 0.02
+
+
+def test_no_cache_is_seen_where_sizes_explain_nothing() -> None:
+    rng = np.random.default_rng(3)
+    sized = [
+        replace(net, working_set_bytes=float(size))
+        for net, size in zip(networks(60, noise=0.02), rng.uniform(2e5, 4e6, 60), strict=True)
+    ]
+    fitted = fit_calibration(sized)
+    assert (fitted.cache_bytes, fitted.per_byte_s) == (math.inf, 0.0)
+    assert fitted == replace(fit_calibration(networks(60, noise=0.02)), networks=fitted.networks)
+
+
 def test_held_out_networks_do_not_influence_the_fit() -> None:
     known = networks(40)
     spoiled = [replace(net, measured_s=net.measured_s * 9) if net.held_out else net for net in known]

@@ -11,6 +11,7 @@ from hw_profiles.graph.cache import cache_bytes
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.working_set import working_set_bytes
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import Calibration
 from hw_profiles.profiles.profile import DeviceProfile
@@ -29,6 +30,7 @@ from tests.nas.tiny_decoder import TinyDecoder, tiny_decoder
 FAMILY = tiny_decoder(in_channels=64, classes=64)
 GENOMES = FAMILY.space().sample(40, rng=np.random.default_rng(0))
 SCENARIOS = ("prefill", "decode")
+CANDIDATES = [FAMILY.space().candidate(genome) for genome in GENOMES]
 
 
 def seconds(layer: Layer) -> float:
@@ -64,9 +66,29 @@ def test_each_scenario_has_a_calibration_of_its_own(profile: DeviceProfile) -> N
     np.testing.assert_allclose(other["latency.decode"], plain["latency.decode"] + 1e-4)
 
 
+def test_a_working_set_beyond_the_nearest_cache_costs_what_the_profile_says(profile: DeviceProfile) -> None:
+    sizes = [working_set_bytes(FAMILY.scenario_workload(c, "decode")) for c in CANDIDATES]
+    small = Calibration(cache_bytes=float(np.median(sizes)), per_byte_s=1e-10)
+    costs = compile_costs(FAMILY, profile.calibrated(Calibration(), "prefill").calibrated(small, "decode"))
+    plain, other = compile_costs(FAMILY, profile).predict(GENOMES), costs.predict(GENOMES)
+    spilled = np.maximum(0.0, np.array(sizes) - small.cache_bytes)
+    assert (spilled == 0).any()
+    np.testing.assert_array_equal(other["latency.prefill"], plain["latency.prefill"])
+    np.testing.assert_allclose(other["latency.decode"], plain["latency.decode"] + 1e-10 * spilled)
+    assert other.keys() == plain.keys()
+
+
+def test_past_keys_and_values_are_of_the_working_set() -> None:
+    candidate = CANDIDATES[0]
+    decoded, prompt = (
+        working_set_bytes(FAMILY.scenario_workload(candidate, name)) for name in SCENARIOS[::-1]
+    )
+    assert decoded > prompt > 0
+
+
 def test_a_profile_with_scenarios_is_read_as_it_was_written(profile: DeviceProfile, tmp_path: Path) -> None:
     both = profile.calibrated(Calibration(intercept_s=1e-5), "prefill").calibrated(
-        Calibration(intercept_s=2e-5), "decode"
+        Calibration(intercept_s=2e-5, cache_bytes=1.5e6, per_byte_s=6e-11), "decode"
     )
     save_profile(both, tmp_path / "profile.json")
     found = load_profile(tmp_path / "profile.json")
