@@ -1,5 +1,5 @@
 """What ONNX Runtime's fusion of a sum with the layer norm behind it costs on this machine, and what writing
-the sum as `Sum` of two, which is never fused, buys: the two nodes alone, and whole encoders with random weights.
+the sum as `Sum` of two, which is never fused, buys: the two nodes alone, and encoders with random weights.
 
 Files differ in nothing else. All take turns on one pinned core and one thread; ratios are of paired windows.
 """
