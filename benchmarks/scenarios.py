@@ -1,10 +1,12 @@
-"""How well one table predicts whole decoders in both scenarios: ONNX Runtime on this machine, batch 1.
+"""How well one table predicts whole transformers: ONNX Runtime on this machine, batch 1; decoders in both
+scenarios.
 
-Profiles every unit of a space of decoders, in `prefill` (a prompt with nothing before it) and `decode` (one
-position behind others), calibrates each scenario on whole networks, then predicts other random decoders, of
-each precision (fp32, int8, mixed) and with caches in fp32, fp16 and int8, and measures them, on one thread.
-Peers of the errors: the plain sum of the rows; of tau what no table can beat: the same decoders measured
-again, and what errors of the error's target, by chance, leave of the order. Random decoders lie close
+Profiles every unit of a space, of decoders in `prefill` (a prompt with nothing before it) and `decode` (one
+position behind others), calibrates each scenario on whole networks, then predicts other random networks, of
+each precision (fp32, int8, mixed), decoders with caches in fp32, fp16 and int8, and measures them, on one
+thread.
+Peers of the errors: the plain sum of the rows; of tau what no table can beat: the same networks measured
+again, and what errors of the error's target, by chance, leave of the order. Random networks lie close
 together: with latencies that spread by a factor of exp(s), errors of e cost about .64 e / s of tau.
 
 About 8 minutes on an idle machine; `--quick` is a check that it runs.
@@ -35,6 +37,7 @@ VOCABULARY = 256
 MAPE, TAU = 0.03, 0.97  # what we set out to reach
 FITTED, HELD_OUT = 16, 20  # whole networks of each precision and scenario
 QUICK = 4
+WHOLE = "whole texts"  # of spaces without scenarios
 DRAWS = 200  # of errors by chance
 SPREAD = "deviation of the logarithm of latencies"
 
@@ -53,9 +56,10 @@ def main() -> None:
         device, start = open_device("ort"), time.monotonic()
         profile = profiled(device, plan, family)
         rows = [seconds_row(family, "profiling", start), refused_row(family, profile)]
-        for seed, name in enumerate(family.scenarios):
+        for seed, name in enumerate(family.scenarios or (WHOLE,)):
             start = time.monotonic()
-            networks = measured(device, profile, family, name, seed, quick=quick)
+            scenario = name if family.scenarios else ""
+            networks = measured(device, profile, family, scenario, seed, quick=quick)
             rows += error_rows(f"{family.name}, {name}", networks)
             rows.append(seconds_row(family, f"whole networks, {name}", start))
     report("scenarios", rows, arguments.json)
@@ -84,7 +88,7 @@ def profiled(device: Device, plan: MeasurePlan, family: Family) -> DeviceProfile
 def measured(
     device: Device, profile: DeviceProfile, family: Family, scenario: str, seed: int, *, quick: bool
 ) -> list[WholeNetwork]:
-    """Random decoders in a scenario, beside the sums of their rows; some to fit, the others, each measured
+    """Random networks in a scenario, beside the sums of their rows; some to fit, the others, each measured
     twice, to test.
     """
     networks = calibration_networks(
@@ -101,7 +105,7 @@ def measured(
 
 
 def error_rows(task: str, networks: Sequence[WholeNetwork]) -> list[Row]:
-    """MAPE and Kendall tau on decoders that the fit has not seen, of each precision and of all."""
+    """MAPE and Kendall tau on networks that the fit has not seen, of each precision and of all."""
     calibration, plain = fit_calibration(networks), Calibration()
     held, again = measured_twice([net for net in networks if net.held_out])
     rows = []
@@ -110,7 +114,7 @@ def error_rows(task: str, networks: Sequence[WholeNetwork]) -> list[Row]:
         times = np.array([net.measured_s for net in some])
         ours, sums = (prediction_error(fit.predict_networks_s(some), times) for fit in (calibration, plain))
         spread = interquartile_range(np.abs(calibration.predict_networks_s(some) / times - 1))
-        name = f"{task}, {precision or 'all'}, {len(some)} decoders"
+        name = f"{task}, {precision or 'all'}, {len(some)} networks"
         peers = {key: {"sum of the rows": sums[key]} for key in ("mape", "kendall_tau")}
         rows.append(Row(name, "MAPE", "fraction", "lower", ours["mape"], spread, peers["mape"], MAPE))
         tau = ours["kendall_tau"]

@@ -175,10 +175,9 @@ class _Graph:
         self.scales: dict[float, str] = {}  # ONNX names of activations' scales, and of their zero points
         self.zeros: dict[int, str] = {}
         self.by_channel: dict[tuple[float, int, int], tuple[str, str]] = {}
-        feeds = ("image",) if network is None else tuple(feed.name for feed in network.workload.feeds)
-        self.feeds = list(feeds)
+        self.feeds = ["image"] if network is None else [feed.name for feed in network.workload.feeds]
         if pixels is not None:
-            self.feeds[0] = self._normalised(feeds[0], pixels)
+            self.feeds[0] = self._normalised(self.feeds[0], pixels)
 
     def layer(self, position: int) -> None:
         """Emit one layer of the network."""
@@ -421,10 +420,10 @@ class _Graph:
         )
         graph = helper.make_graph(self.nodes, "trilobit", inputs, outputs, self.initialisers)
         keep_from_norms(graph)
-        others = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
+        opsets = {"": self.opset, **self.domains}
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", self.opset), *others],
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
             ir_version=IR_VERSIONS[self.opset],
             producer_name="trilobit",
         )

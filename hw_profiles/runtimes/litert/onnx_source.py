@@ -256,4 +256,5 @@ def _read(model: onnx.ModelProto) -> Source:
 def _node(proto: onnx.NodeProto) -> Node:
     given = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
     name = proto.name or next(filter(None, proto.output), "")
-    return Node(proto.op_type, name, tuple(proto.input), tuple(proto.output), given)
+    op = "Add" if proto.op_type == "Sum" and len(proto.input) == 2 else proto.op_type  # the same function
+    return Node(op, name, tuple(proto.input), tuple(proto.output), given)
