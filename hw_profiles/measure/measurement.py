@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hw_profiles.options import Range, check
 
 Clock = Literal["thread", "wall"]
-FEWEST_UNDISTURBED = 5  # windows that a median is taken of; with fewer, the least disturbed ones count too
+FEWEST_UNDISTURBED = 5  # windows that a median is taken of; with fewer, disturbed ones count too
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class MeasurePlan:
             time.
         waiting_s: seconds that a stage may spend on more passes than `rounds`, in all; then what there is
             must do.
-        scale_disturbed: where there are too few quiet windows, divide what the least disturbed ones took by
-            how much slower the reference computation ran around them: right for a table, whose rows must be
-            comparable; not for what is shipped.
+        scale_disturbed: where there are too few quiet windows, divide what those nearest to the core's usual
+            speed took by how much slower the reference computation ran around them: right for a table, whose
+            rows must be comparable; not for what is shipped.
         clock: `thread` counts CPU time of the calling thread only (right for one thread), `wall` is elapsed
             time.
         core: CPU core to pin to while measuring; None leaves the scheduler free.
@@ -203,7 +203,7 @@ def estimator(row: Measurement, plan: MeasurePlan) -> str:
     """Return what the median of a row is of, in words."""
     if row.quiet_share == 1:
         return "quiet windows"
-    return f"least disturbed windows{', scaled by the reference computation' * plan.scale_disturbed}"
+    return f"disturbed windows{', scaled by the reference computation' * plan.scale_disturbed}"
 
 
 Watch = Callable[[float, bool], None]  # told how many items are done, whether quiet is waited for

@@ -426,8 +426,8 @@ def test_an_error_tells_shares_too(info: DeviceInfo) -> None:
     ("share", "scale", "windows", "words"),
     [
         (1.0, True, 4, "quiet windows"),
-        (0.25, True, 1, "least disturbed windows, scaled by the reference computation"),
-        (0.25, False, 1, "least disturbed windows"),
+        (0.25, True, 1, "disturbed windows, scaled by the reference computation"),
+        (0.25, False, 1, "disturbed windows"),
     ],
 )
 def test_a_row_says_how_many_windows_were_quiet_and_what_its_median_is_of(
