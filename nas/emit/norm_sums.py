@@ -7,6 +7,7 @@ joined with it.
 
 from collections import defaultdict
 from collections.abc import Set as AbstractSet
+from math import prod
 
 import onnx
 
@@ -15,17 +16,17 @@ _SPELLED_OUT = {"ReduceMean", "Sub"}  # what a norm of earlier opsets begins wit
 
 
 def keep_from_norms(graph: onnx.GraphProto) -> bool:
-    """Write every sum of two computed tensors that a layer norm reads as `Sum`, in place; return whether
-    there was any.
+    """Write every sum of two tensors that a layer norm reads as `Sum`, in place, but those of products and
+    their biases; return whether there was any.
     """
-    stored = {tensor.name for tensor in graph.initializer}
-    stored |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    biases = {tensor.name for tensor in graph.initializer if _is_vector(tensor)}
+    biases |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
     readers: dict[str, set[str]] = defaultdict(set)
     for node in graph.node:
         for place, name in enumerate(node.input):
             if node.op_type != _NORM or place == 0:
                 readers[name].add(node.op_type)
-    sums = [node for node in graph.node if _adds(node, stored) and _is_normed(readers[node.output[0]])]
+    sums = [node for node in graph.node if _adds(node, biases) and _is_normed(readers[node.output[0]])]
     for node in sums:
         node.op_type = "Sum"
     return bool(sums)
@@ -40,8 +41,12 @@ def kept_from_norms(content: bytes) -> bytes:
     return data
 
 
-def _adds(node: onnx.NodeProto, stored: AbstractSet[str]) -> bool:
-    return node.op_type == "Add" and not node.domain and stored.isdisjoint(node.input)
+def _is_vector(tensor: onnx.TensorProto) -> bool:
+    return bool(prod(tensor.dims) == (tensor.dims[-1] if tensor.dims else 1))
+
+
+def _adds(node: onnx.NodeProto, biases: AbstractSet[str]) -> bool:
+    return node.op_type == "Add" and not node.domain and biases.isdisjoint(node.input)
 
 
 def _is_normed(readers: set[str]) -> bool:

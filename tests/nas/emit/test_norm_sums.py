@@ -75,6 +75,16 @@ def test_a_sum_before_a_norm_is_not_joined_with_it(opset: int) -> None:
     assert operations.count("Sum") == 1  # biases, and what norms begin with, stay as they are
 
 
+def test_positions_that_are_stored_are_no_bias() -> None:
+    model = onnx.load_from_string(block(17))
+    positions = numpy_helper.from_array(np.ones((1, ROWS, WIDTH), np.float32), "positions")
+    model.graph.initializer.append(positions)
+    model.graph.node[2].input[0] = "positions"
+    content = model.SerializeToString()
+    assert optimised_ops(content)["SkipLayerNormalization"] == 1
+    assert optimised_ops(kept_from_norms(content))["SkipLayerNormalization"] == 0
+
+
 def test_a_model_without_norms_stays_as_it_is() -> None:
     node = helper.make_node("Add", ["x", "y"], ["out"])
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 3)) for name in ("x", "y", "out")]
