@@ -53,7 +53,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "the smallest in every second step": {"schedule": "alternating", "random_subnets": 1},
     "large images all along": {"first_resolution": 0},
     "the largest alone": {"schedule": "largest"},
-    "activations in fp32": {"amp": "fp32"},
+    "activations in fp32": {"amp": "off"},
 }
 RANDOM = 4  # networks between the ends
 
@@ -106,7 +106,7 @@ def rows_of(setting: Setting, names: list[str]) -> list[Row]:
         fp32_accuracies = accuracies(setting, path)
         whole = fp32_accuracies if name == WHOLE else whole
         hours = float(state["seconds"]) * setting.recipe.threads / 3600
-        peers = {WHOLE: 100 * whole[0]} if name != WHOLE else {}
+        peers = {WHOLE: 100 * whole[0]} if name != WHOLE and WHOLE in names else {}
         values = zip(("largest", "smallest", "random"), fp32_accuracies, strict=True)
         rows += [
             Row(name, f"{kind}, fp32", "%", "higher", 100 * v, 0.0, peers if kind == "largest" else {})
@@ -137,7 +137,7 @@ def main() -> None:
         "--images", type=int, default=15_000, metavar="N", help="of training (default: %(default)s)"
     )
     parser.add_argument(
-        "--amp", choices=("bf16", "fp32"), default="bf16", help="activations (default: %(default)s)"
+        "--amp", choices=("bf16", "off"), default="bf16", help="activations (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train_recipe"), metavar="DIR")
