@@ -71,7 +71,7 @@ def test_errors_of_a_table_stand_beside_what_no_table_can_beat(monkeypatch: pyte
     held = [network(k, held_out=True) for k in range(6)] + [network(k, held_out=True) for k in range(6)]
     rows = error_rows("made up", [*fitted, *held])
     assert [row.metric for row in rows] == ["MAPE", "Kendall tau", SPREAD] * 2
-    assert all("6 decoders" in row.task for row in rows)
+    assert all("6 networks" in row.task for row in rows)
     assert rows[1].peers["measured again"] == pytest.approx(1)
     assert rows[1].peers["errors of 3% by chance"] == pytest.approx(1)
     assert rows[0].ours < 0.02
