@@ -199,7 +199,7 @@ def interleaved(
         if watch:
             watch(1 - len(pending) / len(groups), passes > plan.rounds)
     usual_s = reference.usual_s
-    level_s = _level_s(groups, plan, usual_s) if groups else usual_s
+    level_s = _level_s(groups, plan, usual_s)
     waited_s, load = (time.perf_counter() - began_waiting if passes > plan.rounds else 0.0), load_average()
     samples = {
         member: Samples(seconds, share, waited_s, load)
@@ -213,8 +213,8 @@ def _level_s(groups: Sequence[_Context], plan: MeasurePlan, usual_s: float) -> f
     """Return the speed at which functions are compared, as seconds of the reference: its usual time on a
     quiet core, or where most functions hardly ever had one, the middle of the densest third of all windows.
 
-    A core that is never quiet has a usual speed too. To scale all that is measured there to a quiet core errs
-    by a third: not all kernels slow down alike.
+    A core that is never quiet has a usual speed too. To scale all that is measured there to a quiet core
+    errs: not all kernels slow down alike.
     """
     enough = min(FEWEST_UNDISTURBED, plan.rounds)
     quiet = sum(group.undisturbed(plan.quiet * usual_s) >= enough for group in groups)

@@ -1,6 +1,6 @@
 """Sums that a layer norm reads, written so that ONNX Runtime leaves them to kernels of their own.
 
-It joins `Add` and the norm behind it into `SkipLayerNormalization`, whose kernel takes up to 7 times as long
+It joins `Add` and the norm behind it into `SkipLayerNormalization`, whose kernel takes up to 8 times as long
 on a processor as the two (`benchmarks/norm_sums.py`). `Sum` of two is the same function, and nothing is
 joined with it.
 """

@@ -150,7 +150,7 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
 
 
 def _kept(name: str) -> str:
-    """Return the column of bytes that do not fit into the nearest cache, or do, where something is timed."""
+    """Return the column of the working set's bytes, beside the seconds of what is timed."""
     return f"{name}, working set"
 
 
