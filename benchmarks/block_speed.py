@@ -1,9 +1,9 @@
-"""What a million multiply-adds costs, by block type and place in a network, and what `cifar-fused` is made
+"""What a million multiply-adds costs, by block type and place in a network, and what `cifar-pooled` is made
 of.
 
 One more block inside a network: stages of three blocks less stages of one, random weights, ONNX Runtime,
-where `cifar-fused` has its three stages (maps of 16, 8 and 4 pixels); in int8, and in fp32 beside it. Then
-stems before a convolution, in both formats, and networks of `cifar-fused` in int8: its extremes and random
+where `cifar-pooled` has its three stages (maps of 16, 8 and 4 pixels); in int8, and in fp32 beside it. Then
+stems before a convolution, in both formats, and networks of `cifar-pooled` in int8: its extremes and random
 ones. All files of a kind take turns on one pinned core.
 """
 
@@ -137,7 +137,7 @@ def stem_rows(widths: Sequence[int], plan: MeasurePlan) -> list[Row]:
 
 def space_rows(count: int, plan: MeasurePlan) -> list[Row]:
     """Return the latency of networks of the space in int8, from the fewest multiply-adds to the most."""
-    family = load_family("cifar-fused", in_channels=3, classes=10, formats=("int8",))
+    family = load_family("cifar-pooled", in_channels=3, classes=10, formats=("int8",))
     space = family.space()
     drawn = {f"random {i}": g for i, g in enumerate(space.sample(count, rng=np.random.default_rng(0)))}
     works: dict[Key, Workload] = {
@@ -145,7 +145,7 @@ def space_rows(count: int, plan: MeasurePlan) -> list[Row]:
     }
     works |= {(name,): family.workload(space.candidate(genome)) for name, genome in drawn.items()}
     rows = [
-        _row(f"cifar-fused, {name}", "latency, int8", each, {"million multiply-adds": million(works[name,])})
+        _row(f"cifar-pooled, {name}", "latency, int8", each, {"million multiply-adds": million(works[name,])})
         for (name,), each in times(works, plan).items()
     ]
     return sorted(rows, key=lambda row: row.peers["million multiply-adds"])

@@ -1,7 +1,7 @@
 """Which block types suit int8 at CIFAR size: every space around the stages of a trained supernet is scored as
 `nas spaces design` scores it, under three limits on each device.
 
-Ours are the types that `cifar-fused` has; 1 means that no other space scores more. A score judges blocks by
+Ours are the types that `cifar-pooled` has; 1 means that no other space scores more. A score judges blocks by
 how well they imitate the stages of the teacher, so that it leans to what those are made of; it says nothing
 of the accuracy that a trained space has. What was learned and measured stays in `--folder`.
 
@@ -29,8 +29,8 @@ from nas.search.space_design import DrawnNetworks, Spaces, random_spaces, scores
 from supernet.families.family import load_family
 from supernet.families.staged import StagedFamily
 
-SPACE = "cifar-fused"
-TYPES = ("basic", "fused-relu", "fused")
+SPACE = "cifar-pooled"
+TYPES = ("pooled", "basic", "fused-relu")
 LIMITS = ("20%", "35%", "60%")  # of the slowest of the networks of random spaces
 PRACTICE = DistillationConfig(steps=20, samples=8, images=256)
 QUICK = DistillationConfig(steps=2, samples=1, images=128, judged=32)

@@ -54,7 +54,7 @@ from supernet.ptq.settings import PtqSettings
 PIXELS, CLASSES, INPUT = 32, 10, "image"
 DYNAMIC = "dynamic"  # the recipe that leaves convolutions in fp32
 CALIBRATED_ON = 8  # random images: ranges do not change the time
-SPACES = ("cifar-mbconv", "cifar-fused")
+SPACES = ("cifar-mbconv", "cifar-pooled")
 ZOO = "github.com/chenyaofo/pytorch-cifar-models, README at 786c1625"
 MLPERF = (
     "MLPerf Tiny's quality target, mlcommons.org/en/inference-tiny-05 (Banbury et al. 2021, arXiv:2106.07597)"

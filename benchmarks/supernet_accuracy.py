@@ -8,7 +8,7 @@ those of the model card that `nas train --ship` writes. `--alone K` trains K of 
 with the runs' own recipes one after the other, all their passes and seeds, in `RUN/alone`; such a training
 goes on where it was stopped.
 
-    python benchmarks/supernet_accuracy.py --run runs/cifar-fused --sizes 12 26 --alone 3 \\
+    python benchmarks/supernet_accuracy.py --run runs/cifar-pooled --sizes 12 26 --alone 3 \\
         --target largest=0.925 "about 26=0.905" "about 12=0.875" smallest=0.8
 """
 

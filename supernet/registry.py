@@ -5,7 +5,7 @@ from collections.abc import Mapping
 FAMILIES: Mapping[str, str] = {
     "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
     "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
-    "cifar-fused": "supernet.families.fused:cifar_fused",
+    "cifar-pooled": "supernet.families.pooled:cifar_pooled",
     "cifar-resnet8": "supernet.families.cifar_resnet:cifar_resnet8",
     "digits-staged": "supernet.families.staged:digits_staged",
     "digits-vit": "supernet.families.vit:digits_vit",

@@ -27,7 +27,7 @@ EXAMPLES: Mapping[str, str] = {
     "tune": "nas tune detector.onnx --data photos/ --max-latency 60%",
     "inspect": "nas inspect detector.onnx --shape image=1x3x640x640",
     "profile": "nas profile --validate 10 -o runs/here",
-    "train": "nas train --data imagefolder:photos.zip --init shipped:cifar-fused --epochs 10 -o runs/own",
+    "train": "nas train --data imagefolder:photos.zip --init shipped:cifar-pooled --epochs 10 -o runs/own",
     "sample": "nas sample --strategy front -o runs/photos",
     "fit": "nas fit --report -o runs/photos",
     "search": "nas search --max-latency 0.3ms -o runs/photos",

@@ -29,6 +29,7 @@ PERCENTS = {
     "fused": (50, 100, 200),
     "fused-relu": (50, 100, 200),
     "basic": (50, 100),
+    "pooled": (50, 100),
     "bottleneck": (50, 100),
     "separable": (100,),
 }

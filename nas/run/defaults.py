@@ -49,10 +49,10 @@ CALIBRATED_ERROR = 3e-4  # relative squared error of weights that calibration al
 QUANTIZED_EPOCHS = 4.0  # of a small data set
 # the space for images of another source, by the shorter side that they have at least: the spaces' networks
 # look at up to 28, 32 and 224 pixels, and between two of them the one that changes the images less is taken
-BY_SIDE: Sequence[tuple[int, str]] = ((85, "ofa-mbv3"), (29, "cifar-fused"))
+BY_SIDE: Sequence[tuple[int, str]] = ((85, "ofa-mbv3"), (29, "cifar-pooled"))
 BY_DATA: Mapping[str, DataDefaults] = {
     "cifar10": DataDefaults(
-        {"cifar-fused": "cifar-fused", "cifar-mbconv": "cifar-mbconv"},
+        {"cifar-pooled": "cifar-pooled", "cifar-mbconv": "cifar-mbconv"},
         teacher="cifar-mbconv",
         augmentation={"pad": 4, "flip": True},
         quantized_epochs=1.0,

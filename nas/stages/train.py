@@ -34,7 +34,7 @@ def run_train(run: Run, reporter: Reporter) -> None:
     if world.size > 1:
         examples = config.batch_size * config.accumulate * world.size
         reporter.say(f"{world.size} processes, {examples} {called(run.task)} a step")
-    # with a budget nobody knows how many steps there will be
+    # with a budget nobody knows how many steps there will be: what is shown is its time
     total = PERCENT if config.budget else config.epochs * steps_per_epoch(run.task, config, world)
     arguments = (run.family, run.task, config, run.checkpoint_path)
     pace, accuracies, done = Pace(choose_placement(config, world).device, called(run.task)), "", 0.0
@@ -48,7 +48,7 @@ def run_train(run: Run, reporter: Reporter) -> None:
             done = progress.step / progress.steps if progress.steps else 1.0  # nothing to train
             accuracies = _shown(progress.accuracies, main_metric(run.task)) or accuracies
             update(
-                done * total if config.budget else progress.step,
+                progress.share * total if config.budget else progress.step,
                 f"loss {progress.loss:.3f}, {pace}{accuracies}",
             )
             write(progress.step, _scalars(progress, pace.examples_per_s, called(run.task)))

@@ -23,6 +23,7 @@ from supernet.space.space import Choice
 from supernet.space.varying import elementwise
 
 Channels = Literal["entry", "middle", "out"]
+POOLED = 3  # pixels high and wide: windows of a max pool
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Part:
         gives: which of the block's channel counts.
         spatial: whether it has the block's kernel; else its kernel is 1.
         strided: whether it has the block's stride.
+        pooled: whether the largest of each window is taken of what it gives, at the block's stride.
         depthwise: one filter per channel.
         activation: fused into it.
     """
@@ -42,6 +44,7 @@ class Part:
     gives: Channels
     spatial: bool = False
     strided: bool = False
+    pooled: bool = False
     depthwise: bool = False
     activation: str = "relu"
 
@@ -78,6 +81,13 @@ BLOCKS: Mapping[str, BlockType] = {
     "basic": BlockType(  # He et al. 2016, arXiv:1512.03385
         (
             Part("conv1", "middle", spatial=True, strided=True),
+            Part("conv2", "out", spatial=True, activation="none"),
+        ),
+        ends="relu",
+    ),
+    "pooled": BlockType(  # Jordan 2024, arXiv:2404.00498: the largest of each window in place of a stride
+        (
+            Part("conv1", "middle", spatial=True, pooled=True),
             Part("conv2", "out", spatial=True, activation="none"),
         ),
         ends="relu",
@@ -178,6 +188,8 @@ def append_block(
             activation=stage.type.ends if ends else part.activation,
             precision=fmt,
         )
+        if part.pooled and b == 0 and stage.stride > 1:
+            x = net.max_pool(f"{name}.pool", x, POOLED, stage.stride)
     if not b:
         return x
     return net.add(f"{name}.add", x, block_input, activation=stage.type.ends, precision=formats[-1])

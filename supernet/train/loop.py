@@ -54,6 +54,7 @@ class Progress:
         accuracies: of the `largest` and the `smallest` network on search-validation, in 0..1; empty unless
             it was time to look.
         macs: multiply-adds of the step's forward passes; training takes three times as many.
+        share: of the training that is over, in 0..1: of its time where it has a budget, else of its steps.
     """
 
     step: int
@@ -63,6 +64,7 @@ class Progress:
     images: int = 0
     accuracies: Mapping[str, float] = field(default_factory=dict)
     macs: int = 0
+    share: float = 1.0
 
 
 @dataclass
@@ -121,8 +123,15 @@ class _Course:
             self.watched.append([epochs, accuracies["largest"], accuracies["smallest"]])
         rate, images = float(training.optimiser.param_groups[0]["lr"]), training.batches.images
         total = training.plan.total
-        progress = Progress(self.step, total, taken.loss, rate, images, accuracies, taken.macs)
+        progress = Progress(self.step, total, taken.loss, rate, images, accuracies, taken.macs, self._share())
         return progress, taken.stops
+
+    def _share(self) -> float:
+        """Return how much is over: early steps are cheaper than late ones, so that a budget goes by time."""
+        plan = self.training.plan
+        if self.is_over or math.isinf(plan.budget_s):
+            return self.step / max(1, plan.total)
+        return min(1.0, (time.monotonic() - self.began) / plan.budget_s)
 
 
 def _never() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hw_profiles.errors import TrilobitError
 
-ZOO: Mapping[str, str] = {"cifar-fused": "cifar-fused.pt", "cifar-mbconv": "cifar-mbconv.pt"}
+ZOO: Mapping[str, str] = {"cifar-pooled": "cifar-pooled.pt", "cifar-mbconv": "cifar-mbconv.pt"}
 PREFIX = "shipped:"
 FOLDER = Path(str(files("supernet.zoo")))
 

@@ -45,4 +45,4 @@ def test_rows_name_the_space_that_most_seeds_choose(script: ModuleType) -> None:
     assert rows[0].task == f"ort, 100 us ({script.LIMITS[0]}): x (2 of 3 seeds)"
     assert rows[0].ours == pytest.approx(0.9)
     assert [*rows[0].peers] == [*script.TYPES]
-    assert rows[3].metric == "score with the types of cifar-fused in all stages"
+    assert rows[3].metric == "score with the types of cifar-pooled in all stages"

@@ -68,7 +68,7 @@ def test_a_plot_gets_published_accuracy_beside_measured_latency(points: Any, tmp
             ("ResNet-20", "fp32", 900.0),
             ("ResNet-20", "int8", 500.0),
             ("RepVGG-A0", "fp32", 800.0),
-            ("cifar-fused largest", "fp32", 1.0),
+            ("cifar-pooled largest", "fp32", 1.0),
         )
     ]
     path = tmp_path / "rulers.json"

@@ -70,7 +70,7 @@ def recorded(profile_file: Path) -> str:
         (["profile", "--device", "recorded:none.json"], "none.json: no such file"),
         (
             ["train", "--space", "everything"],
-            "must be one of apq-proxyless, bert-base, cifar-fused",
+            "must be one of apq-proxyless, bert-base, cifar-mbconv, cifar-pooled",
         ),
         (["train", "--data", "letters"], "data.source must be one of cifar10, csv, digits, imagefolder"),
         (["train", "--threads", "0"], "device.threads must be a whole number from 1 to 1,024, got 0"),

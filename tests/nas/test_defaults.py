@@ -18,7 +18,7 @@ from supernet.train.checkpoint import Weights, save_weights
 from supernet.zoo import ZOO
 
 CIFAR = {"data": {"source": "cifar10:somewhere"}}
-FUSED, MBCONV = ({"init": f"shipped:{name}", "epochs": 0} for name in ("cifar-fused", "cifar-mbconv"))
+FUSED, MBCONV = ({"init": f"shipped:{name}", "epochs": 0} for name in ("cifar-pooled", "cifar-mbconv"))
 CHANGED = {"pad": 4, "flip": True}
 Ship = Callable[..., list[Path]]
 
@@ -48,8 +48,8 @@ def ship(zoo: Path) -> Ship:
 @pytest.mark.parametrize(
     ("names", "space"),
     [
-        (("cifar-fused", "cifar-mbconv"), "cifar-fused"),
-        (("cifar-fused",), "cifar-fused"),
+        (("cifar-pooled", "cifar-mbconv"), "cifar-pooled"),
+        (("cifar-pooled",), "cifar-pooled"),
         (("cifar-mbconv",), "cifar-mbconv"),
     ],
 )
@@ -70,15 +70,15 @@ def test_cifar_starts_from_the_shipped_supernet(ship: Ship, names: tuple[str, ..
     ("said", "space", "train"),
     [
         ({"space": {"name": "digits-mbconv"}}, "digits-mbconv", {}),
-        ({"space": {"formats": ["int8"]}}, "cifar-fused", FUSED),
-        ({"space": {"name": "cifar-fused"}}, "cifar-fused", FUSED),
+        ({"space": {"formats": ["int8"]}}, "cifar-pooled", FUSED),
+        ({"space": {"name": "cifar-pooled"}}, "cifar-pooled", FUSED),
         ({"space": {"name": "cifar-mbconv"}}, "cifar-mbconv", MBCONV),
-        ({"train": {"init": "none"}}, "cifar-fused", {"init": "none"}),
-        ({"train": {"epochs": 3}}, "cifar-fused", {"epochs": 3}),
-        ({"train": {"learning_rate": 0.1}}, "cifar-fused", {"learning_rate": 0.1}),
-        ({"train": {"threads": 2}}, "cifar-fused", {"threads": 2, **FUSED}),
-        ({"train": {"flip": False}}, "cifar-fused", {"flip": False}),
-        ({"seed": 3}, "cifar-fused", FUSED),
+        ({"train": {"init": "none"}}, "cifar-pooled", {"init": "none"}),
+        ({"train": {"epochs": 3}}, "cifar-pooled", {"epochs": 3}),
+        ({"train": {"learning_rate": 0.1}}, "cifar-pooled", {"learning_rate": 0.1}),
+        ({"train": {"threads": 2}}, "cifar-pooled", {"threads": 2, **FUSED}),
+        ({"train": {"flip": False}}, "cifar-pooled", {"flip": False}),
+        ({"seed": 3}, "cifar-pooled", FUSED),
     ],
 )
 def test_what_is_said_wins(ship: Ship, said: dict[str, Any], space: str, train: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def test_what_is_said_wins(ship: Ship, said: dict[str, Any], space: str, train: 
 
 
 def test_each_space_has_its_own_supernet(ship: Ship) -> None:
-    ship("cifar-fused")
+    ship("cifar-pooled")
     filled, note = with_defaults({**CIFAR, "space": {"name": "cifar-mbconv"}})
     assert filled["train"] == CHANGED
     assert "shipped" not in note
@@ -104,8 +104,8 @@ def test_other_data_keeps_the_defaults(ship: Ship, source: str | None) -> None:
 
 def test_what_is_not_there_is_not_started_from(zoo: Path) -> None:
     filled, note = with_defaults(CIFAR)
-    assert filled == {**CIFAR, "space": {"name": "cifar-fused"}, "train": CHANGED}
-    assert note == "where nothing was said: space cifar-fused, train.pad 4, train.flip True"
+    assert filled == {**CIFAR, "space": {"name": "cifar-pooled"}, "train": CHANGED}
+    assert note == "where nothing was said: space cifar-pooled, train.pad 4, train.flip True"
 
 
 def test_the_checkpoint_decides_the_space(ship: Ship) -> None:
@@ -123,11 +123,11 @@ def test_the_checkpoint_decides_the_space(ship: Ship) -> None:
 def test_weights_that_are_given_leave_nothing_to_random_ones(ship: Ship) -> None:
     ship()
     recipe = {"whitening": True, "initial": "identity", "warmup": 0.05}
-    filled, note = with_defaults({"train": {**recipe, "init": "shipped:cifar-fused"}})
-    kept = {"init": "shipped:cifar-fused", "whitening": False, "initial": "random", "warmup": 0.05}
-    assert filled == {"space": {"name": "cifar-fused"}, "train": kept}
+    filled, note = with_defaults({"train": {**recipe, "init": "shipped:cifar-pooled"}})
+    kept = {"init": "shipped:cifar-pooled", "whitening": False, "initial": "random", "warmup": 0.05}
+    assert filled == {"space": {"name": "cifar-pooled"}, "train": kept}
     assert note == (
-        "where nothing was said: space cifar-fused, "
+        "where nothing was said: space cifar-pooled, "
         "train.whitening and train.initial left out, for --init gives weights"
     )
     parse_config(filled, origin="x")
@@ -153,10 +153,10 @@ def test_the_table_names_what_there_is() -> None:
     [
         (28, 28, "", None),  # the usual one
         (8, 8, "", None),
-        (32, 32, "", "cifar-fused"),
-        (84, 200, "", "cifar-fused"),
+        (32, 32, "", "cifar-pooled"),
+        (84, 200, "", "cifar-pooled"),
         (640, 480, "", "ofa-mbv3"),
-        (640, 480, "?size=32", "cifar-fused"),
+        (640, 480, "?size=32", "cifar-pooled"),
         (32, 32, "?size=224", "ofa-mbv3"),
     ],
 )

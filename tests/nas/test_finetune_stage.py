@@ -114,7 +114,7 @@ def test_weights_that_are_used_as_they_are_bring_their_recipe_along(trained: Pat
         config = parse_config({"space": {"name": space}, "train": train}, origin="test")
         return recipe_of(open_run(tmp_path / folder, config))
 
-    shipped = recipe("shipped:cifar-fused", "cifar-fused", "shipped")
+    shipped = recipe("shipped:cifar-pooled", "cifar-pooled", "shipped")
     assert (shipped.optimiser, shipped.flip, shipped.threads, shipped.amp) == ("muon", True, 2, "auto")
     own = recipe(str(trained / "supernet" / "last.pt"), "digits-mbconv", "own")
     assert (own.batch_size, own.epochs) == (32, 1)

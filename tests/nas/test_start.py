@@ -116,20 +116,20 @@ def cifar(tmp_path: Path, write_images: WriteImages, monkeypatch: pytest.MonkeyP
     """Ten classes that are not CIFAR-10's, and a shipped supernet that knows them."""
     classes = tuple("abcdefghij")
     monkeypatch.setattr(supernet.zoo, "FOLDER", tmp_path)
-    write_weights(tmp_path / "cifar-fused.pt", space="cifar-fused", classes=classes)
+    write_weights(tmp_path / "cifar-pooled.pt", space="cifar-pooled", classes=classes)
     return f"cifar10:{write_images(tmp_path / 'cifar', classes, colour=True)}"
 
 
 def test_cifar_starts_from_the_shipped_supernet(train: Train, tmp_path: Path, cifar: str) -> None:
     said = train(data=cifar)
-    assert "where nothing was said: space cifar-fused, the shipped supernet as it is" in said
-    assert "first weights: shipped:cifar-fused, used as they are" in said
-    expected = load_weights(tmp_path / "cifar-fused.pt").tensors["stem.weight"]
+    assert "where nothing was said: space cifar-pooled, the shipped supernet as it is" in said
+    assert "first weights: shipped:cifar-pooled, used as they are" in said
+    expected = load_weights(tmp_path / "cifar-pooled.pt").tensors["stem.weight"]
     assert torch.equal(stem(tmp_path), expected)
     config = read_config(tmp_path / "run" / "run.toml")
     assert (config.space.name, config.train.init, config.train.epochs) == (
-        "cifar-fused",
-        "shipped:cifar-fused",
+        "cifar-pooled",
+        "shipped:cifar-pooled",
         0,
     )
     again = train(data=cifar)

@@ -144,10 +144,10 @@ def test_bf16_is_for_dense_products_on_processors_that_multiply_it(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(placement, "cpu_flags", lambda: flags)
     numbers = {}
-    for name in ("cifar-fused", "cifar-mbconv"):
+    for name in ("cifar-pooled", "cifar-mbconv"):
         space = load_family(name, in_channels=3, classes=10)
         numbers[name] = CONFIG.in_real_numbers(RECIPE, space.workload(space.extreme("smallest"))).amp
-    assert numbers == {"cifar-fused": dense, "cifar-mbconv": "off"}
+    assert numbers == {"cifar-pooled": dense, "cifar-mbconv": "off"}
     asked = replace(RECIPE, amp="off")
     assert CONFIG.in_real_numbers(asked, space.workload(space.extreme("smallest"))).amp == "off"
 

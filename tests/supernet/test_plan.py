@@ -198,7 +198,9 @@ def test_a_training_ends_with_its_budget_and_keeps_its_plan(
     path, lines = tmp_path / "last.pt", []
     begun = list(islice(train(few_digits, small_family, config, path, lines), 20))
     assert lines[0].startswith("in 60s: about ")
-    former = read_plan(state_of(path, small_family)["plan"])
+    stopped = state_of(path, small_family)
+    former = read_plan(stopped["plan"])
+    assert begun[-1].share == pytest.approx(float(stopped["seconds"]) / 60, abs=0.05)  # of its time
     assert math.isfinite(former.budget_s)
     rest = list(train(few_digits, small_family, config, path, lines))
     assert len(lines) == 2  # a plan is made once
@@ -209,6 +211,9 @@ def test_a_training_ends_with_its_budget_and_keeps_its_plan(
     assert rest[-1].step == rest[-1].steps == plan.total == state["steps"]
     assert [progress.step for progress in (*begun, *rest)] == list(range(1, plan.total + 1))
     assert 50 <= float(state["seconds"]) <= 62
+    shares = [progress.share for progress in (*begun, *rest)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
     assert rest[-1].learning_rate < 0.2 * config.learning_rate
 
 

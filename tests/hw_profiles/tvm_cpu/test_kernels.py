@@ -140,7 +140,7 @@ def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path:
 
 
 def test_every_unit_of_the_dense_space_has_a_kernel() -> None:
-    family = load_family("cifar-fused", in_channels=3, classes=10)
+    family = load_family("cifar-pooled", in_channels=3, classes=10)
     assert all(map(is_supported, distinct_layers(family.space(), family.terms())))
 
 

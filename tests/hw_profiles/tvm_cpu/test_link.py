@@ -102,7 +102,7 @@ def test_random_networks_are_their_units_in_turn(units_of: Units, host: TvmTarge
 
 @pytest.mark.slow
 def test_a_dense_network_is_exact(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
-    work = smallest(load_family("cifar-fused", in_channels=3, classes=10), 1)
+    work = smallest(load_family("cifar-pooled", in_channels=3, classes=10), 1)
     for found, wanted in run_linked(work, units_of(work), host, tmp_path / "dense.so"):
         np.testing.assert_array_equal(found, wanted)
 

@@ -72,15 +72,15 @@ def test_stages_and_ends_are_the_layers_of_whole_networks(base: Base) -> None:
 
 
 def test_elastic_widths_of_a_teacher_are_among_those_to_choose_from() -> None:
-    family = load_family("cifar-fused", in_channels=3, classes=10)
+    family = load_family("cifar-pooled", in_channels=3, classes=10)
     base = base_of(family, TYPES)
-    assert base.stages[1].widths == (32, 48, 64, 80, 96, 112, 128)
-    assert len(base.stages[1].windows) == 6
+    assert base.stages[1].widths == (32, 48, 64, 80, 96, 112, 128, 144, 160)
+    assert len(base.stages[1].windows) == 8
     assert (base.stem_width, base.stem_stride, base.head_width) == (32, 1, 256)
 
 
 @pytest.mark.parametrize(
-    "name", ["digits-mbconv", "cifar-mbconv", "digits-staged", "cifar-fused", "cifar-resnet8"]
+    "name", ["digits-mbconv", "cifar-mbconv", "digits-staged", "cifar-pooled", "cifar-resnet8"]
 )
 def test_a_base_has_the_maps_and_widths_of_its_teacher(name: str) -> None:
     family = load_family(name, in_channels=3, classes=10)
@@ -108,5 +108,7 @@ def test_other_families_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("types", [["inverted", "inverted"], ["swin"], []])
 def test_types_are_known_and_named_once(types: list[str]) -> None:
-    with pytest.raises(TrilobitError, match="write some of inverted, fused, basic, fused-relu, bottleneck"):
+    with pytest.raises(
+        TrilobitError, match="write some of inverted, fused, basic, pooled, fused-relu, bottleneck"
+    ):
         base_of(load_family("digits-mbconv", in_channels=1, classes=10), types)

@@ -70,14 +70,14 @@ def test_tensors_are_what_the_teachers_stages_read_and_give(teacher: Subnet) -> 
 
 
 def test_a_staged_teacher_is_read_after_the_activations_of_its_stages() -> None:
-    family = load_family("cifar-fused", in_channels=3, classes=10)
+    family = load_family("cifar-pooled", in_channels=3, classes=10)
     net = family.supernet(rng=np.random.default_rng(0))
     subnet = family.extract(net, family.extreme("largest"))
     seen = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     recalibrate(subnet, [seen])
     taught = teacher_tensors(subnet, seen, 8, stages=3, resolutions=(32,))
     shapes = [tuple(taught[s, 32].targets.shape) for s in range(3)]
-    assert shapes == [(16, 48, 16, 16), (16, 96, 8, 8), (16, 192, 4, 4)]
+    assert shapes == [(16, 48, 16, 16), (16, 128, 8, 8), (16, 192, 4, 4)]
     for stage in taught.values():  # what a ReLU gives has many equal least values
         least = stage.targets.amin((0, 2, 3), keepdim=True)
         assert float((stage.targets == least).float().mean()) > 0.2

@@ -7,13 +7,13 @@ import torch
 from hw_profiles.graph.counts import macs, params
 from predictors.table import distinct_layers
 from supernet.families.family import load_family
-from supernet.families.fused import cifar_fused
+from supernet.families.pooled import cifar_pooled
 from supernet.families.staged import StagedFamily
 
 
 @pytest.fixture(scope="module")
 def family() -> StagedFamily:
-    return cifar_fused(in_channels=3, classes=10)
+    return cifar_pooled(in_channels=3, classes=10)
 
 
 def convolution(read: int, give: int, kernel: int, size: int) -> tuple[int, int]:
@@ -26,20 +26,21 @@ def total(parts: list[tuple[int, int]]) -> tuple[int, int]:
     return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
-def fused(read: int, middle: int, give: int, kernel: int, size: int) -> list[tuple[int, int]]:
-    return [convolution(read, middle, kernel, size), convolution(middle, give, 1, size)]
+def pooled(read: int, middle: int, give: int, size: int) -> list[tuple[int, int]]:
+    """A block on a map of `size` pixels, which the pool between its convolutions halves."""
+    return [convolution(read, middle, 3, size), convolution(middle, give, 3, -(-size // 2))]
 
 
-def basic(read: int, middle: int, give: int, size: int) -> list[tuple[int, int]]:
-    return [convolution(read, middle, 3, size), convolution(middle, give, 3, size)]
+def plain(width: int, size: int) -> list[tuple[int, int]]:
+    return [convolution(width, width, 3, size)] * 2
 
 
 SMALLEST = total(
     [
         convolution(3, 16, 3, 20),
-        *fused(16, 8, 16, 3, 10),
-        *basic(16, 24, 48, 5),
-        *basic(48, 48, 96, 3),
+        *pooled(16, 8, 16, 20),
+        *pooled(16, 24, 48, 10),
+        *pooled(48, 48, 96, 5),
         convolution(96, 256, 1, 3),
         convolution(256, 10, 1, 1),
     ]
@@ -47,12 +48,11 @@ SMALLEST = total(
 LARGEST = total(
     [
         convolution(3, 32, 3, 32),
-        *fused(32, 48, 48, 5, 16),
-        *fused(48, 48, 48, 5, 16),
-        *basic(48, 96, 96, 8),
-        *basic(96, 96, 96, 8),
-        *basic(96, 192, 192, 4),
-        *basic(192, 192, 192, 4),
+        *pooled(32, 48, 48, 32),
+        *pooled(48, 128, 128, 16),
+        *plain(128, 8),
+        *pooled(128, 192, 192, 8),
+        *plain(192, 4),
         convolution(192, 256, 1, 4),
         convolution(256, 10, 1, 1),
     ]
@@ -75,8 +75,8 @@ def test_the_bounds_are_where_they_should_be() -> None:
 
 
 def test_it_is_a_space_to_search(family: StagedFamily) -> None:
-    assert family.space().size > 10**9
-    assert all(width % 8 == 0 for stage in family.stages for width in stage.widths)
+    assert family.space().size > 10**8
+    assert all(width % 16 == 0 for stage in family.stages for width in stage.widths)
     assert (family.resolutions[0], family.resolutions[-1]) == (20, 32)
 
 
@@ -98,11 +98,23 @@ def test_all_depths_begin_as_one_network(family: StagedFamily) -> None:
     shallow = np.array(largest.genes, np.int16)
     shallow[[space.columns[name] for name in space.columns if name.endswith(".depth")]] = 0
     archs = [family.arch(candidate) for candidate in (largest, space.candidate(shallow))]
+    assert len(archs[0].workload.layers) > len(archs[1].workload.layers)
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(net(x, archs[0]), net(x, archs[1]))
 
 
+def test_maps_are_halved_by_pools_alone(family: StagedFamily) -> None:
+    for fmt in family.formats:
+        work = family.workload(family.extreme("largest", fmt))
+        halved = [
+            (layer.op, layer.outputs[0].shape[2])
+            for layer in work.layers
+            if layer.op in ("Conv", "MaxPool") and layer.outputs[0].shape[2] != layer.inputs[0].shape[2]
+        ]
+        assert halved == [("MaxPool", 16), ("MaxPool", 8), ("MaxPool", 4)]
+
+
 def test_a_profile_of_it_is_no_longer_than_of_others(family: StagedFamily) -> None:
     assert len(distinct_layers(family.space(), family.terms())) < 2_000
-    assert load_family("cifar-fused", in_channels=3, classes=10) == family
+    assert load_family("cifar-pooled", in_channels=3, classes=10) == family
