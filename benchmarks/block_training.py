@@ -1,10 +1,10 @@
 """What networks of different blocks learn in as many passes: one network of each block type and depth, all of
 about as many multiply-adds, each trained alone by `examples/cifar-fast.toml`.
 
-Stages are 1 : 3 : 4 wide, on maps of 16, 8 and 4 pixels when they end. Accuracy is that of the fp32 networks on
-all of search-validation; hours are of one core; latency is that of the networks in int8 on ONNX Runtime, all in
-the same turns. Every training has a folder in `--folder` and goes on where it was stopped: the same command
-again.
+Stages are 1 : 3 : 4 wide, on maps of 16, 8 and 4 pixels when they end. Accuracy is that of the fp32 networks
+on all of search-validation; hours are of one core; latency is that of the networks in int8 on ONNX Runtime,
+all in the same turns. Every training has a folder in `--folder` and goes on where it was stopped: the same
+command again.
 
     python benchmarks/block_training.py --threads 1 [--macs 26] [--epochs 5] [--folder DIR] [--json OUT]
 """
