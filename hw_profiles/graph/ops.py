@@ -298,6 +298,7 @@ _TABLE = (
     Op("Opaque", shape_rules.opaque, {"model": None, "outputs": None}, reads=(0, 1000), ties=ties.nothing),
 )
 OPS: Mapping[str, Op] = {op.name: op for op in _TABLE}
+SUMS: Mapping[int, str] = {1: "Identity", 2: "Add"}  # what a `Sum` of so many tensors is
 
 
 def operation(name: str) -> Op:

@@ -14,7 +14,7 @@ from hw_profiles.graph.formats import QuantParams
 from nas.emit.file_types import IR_VERSIONS
 from nas.emit.instructions import CALLER, Dequantize, Instructions, Quantize, instructions
 from nas.emit.ir_writer import GraphWriter, replace_reads
-from nas.emit.norm_sums import keep_from_norms
+from nas.emit.kept_kernels import keep_kernels
 from nas.emit.products import write_product
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSETS
@@ -60,7 +60,7 @@ def _performed(
     _Rewriting(model, imported).perform(plan)
     model.metadata_props.update(metadata)
     proto = ir.to_proto(model)
-    keep_from_norms(proto.graph)
+    keep_kernels(proto.graph)
     data: bytes = proto.SerializeToString()
     return data
 

@@ -22,7 +22,7 @@ from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
 from nas.emit.cached_attention import cache_scales
 from nas.emit.file_types import IR_VERSIONS, fed_type, needed_opset, real_type
-from nas.emit.norm_sums import keep_from_norms
+from nas.emit.kept_kernels import keep_kernels
 from nas.emit.operations import NODES, Emission
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OnnxType
@@ -419,7 +419,7 @@ class _Graph:
             for values in (given, made)
         )
         graph = helper.make_graph(self.nodes, "trilobit", inputs, outputs, self.initialisers)
-        keep_from_norms(graph)
+        keep_kernels(graph)
         opsets = {"": self.opset, **self.domains}
         model = helper.make_model(
             graph,

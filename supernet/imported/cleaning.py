@@ -7,6 +7,7 @@ from onnx_ir.passes import common as passes
 from onnxscript import rewriter, version_converter
 from onnxscript.optimizer import fold_constants_ir
 
+from hw_profiles.graph.ops import SUMS
 from supernet.imported.onnx_file import ONNX_DOMAINS
 from supernet.imported.open_dimensions import forget_sizes
 from supernet.imported.rules import THEIRS, rules
@@ -29,6 +30,7 @@ def clean(model: ir.Model) -> ir.Model:
     _convert(model)
     names = _Names(model)
     _say_defaults(model)
+    _name_sums(model)
     for _ in range(_ROUNDS):
         before = _size(model)
         _fold(model)
@@ -128,6 +130,13 @@ def _say_defaults(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type == "ReduceMean" and node.domain == "" and "keepdims" not in node.attributes:
             node.attributes["keepdims"] = ir.AttrInt64("keepdims", 1)
+
+
+def _name_sums(model: ir.Model) -> None:
+    """Call sums of one or two tensors, as our own files have them behind pools and before norms, as usual."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Sum" and not node.domain and len(node.inputs) in SUMS:
+            node.op_type = SUMS[len(node.inputs)]
 
 
 def _size(model: ir.Model) -> tuple[int, int]:

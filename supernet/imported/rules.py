@@ -214,22 +214,6 @@ class NeutralOperand(Rule):
         return op.Identity(x)
 
 
-class SumOfTwo(Rule):
-    """`Sum` of two tensors, as our own files have it before norms, is `Add`."""
-
-    def pattern(self, op: Any, x: ir.Value, y: ir.Value) -> Any:
-        """Match a sum of two."""
-        return op.Sum(x, y)
-
-    def holds(self, **values: ir.Value) -> bool:
-        """Return that it always is."""
-        return True
-
-    def rewrite(self, op: Any, x: ir.Value, y: ir.Value) -> Any:
-        """Return the usual sum."""
-        return op.Add(x, y)
-
-
 # onnxscript's own, but for those that take a number near 0, such as a norm's epsilon of 1e-12, for nothing
 _INEXACT = {id(rule) for rule in _no_op.rules}
 THEIRS = (
@@ -251,7 +235,6 @@ def rules(opset: int) -> Sequence[pattern.RewriteRule]:
         OpenSizeKept(),
         SameShape(),
         SoftmaxAlongLast(),
-        SumOfTwo(),
         *NEUTRAL,
         *CONV_RULES,
     )

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.graph.ops import SUMS
 from hw_profiles.runtimes.onnx_file import sizes_of
 
 Array = NDArray[Any]
@@ -256,5 +257,5 @@ def _read(model: onnx.ModelProto) -> Source:
 def _node(proto: onnx.NodeProto) -> Node:
     given = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
     name = proto.name or next(filter(None, proto.output), "")
-    op = "Add" if proto.op_type == "Sum" and len(proto.input) == 2 else proto.op_type  # the same function
+    op = SUMS.get(len(proto.input), "Sum") if proto.op_type == "Sum" else proto.op_type
     return Node(op, name, tuple(proto.input), tuple(proto.output), given)
