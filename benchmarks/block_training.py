@@ -30,15 +30,7 @@ from supernet.tasks.loading import load_images
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
 
-NETWORKS = (
-    ("pooled", 1),
-    ("pooled", 2),
-    ("basic", 1),
-    ("basic", 2),
-    ("fused-relu", 2),
-    ("bottleneck", 3),
-    ("inverted", 3),
-)
+NETWORKS = (("pooled", 1), ("pooled", 2), ("basic", 1), ("basic", 2), ("fused-relu", 2), ("bottleneck", 3))
 WIDTHS = (1, 3, 4)  # of the stages, in steps
 STEP, MOST_STEPS = 4, 32  # channels, rounded to multiples of 8; steps that are tried
 RESOLUTIONS = (20, 24, 28, 32)  # small images come first
@@ -128,6 +120,9 @@ def main() -> None:
     parser.add_argument("--macs", type=float, default=26, metavar="M", help="millions (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="passes (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: %(default)s)")
+    parser.add_argument(
+        "--amp", choices=("bf16", "off"), default="bf16", help="activations (default: %(default)s)"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/block_training"), metavar="DIR")
     arguments = parser.parse_args()
     data = load_images(f"cifar10:{arguments.data / ARCHIVE}", seed=recipe_seed())
@@ -138,6 +133,7 @@ def main() -> None:
         alone=0.0,
         epochs=1 if arguments.quick else arguments.epochs,
         threads=arguments.threads,
+        amp=arguments.amp,
     )
     networks = [Network(*each) for each in (NETWORKS[:2] if arguments.quick else NETWORKS)]
     if arguments.quick:
