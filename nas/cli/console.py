@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from nas.run.progress import Lines, Update, Work, duration
+from nas.run.progress import Lines, Update, Work
 from nas.run.reporting import Add, Table
 
 ID_WIDTH = 12
@@ -77,8 +77,7 @@ class _LeftColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the remaining time of a bar."""
         work: Work = task.fields["work"]
-        left_s = work.left_s(monotonic())
-        return Text("" if left_s is None or task.finished else f"about {duration(left_s)} left")
+        return Text("" if task.finished else work.left(monotonic()))
 
 
 def _columns() -> tuple[ProgressColumn, ...]:

@@ -45,19 +45,26 @@ class Work:
 
     def left_s(self, now_s: float) -> float | None:
         """Return the seconds left if the other items take as long as those so far; None if unknown."""
-        budget_s = max(0.0, self.end_s - now_s)
         if self.first is None or self.done <= self.first[1]:
-            return None if math.isinf(budget_s) else budget_s
+            return None
         began_s, found_done = self.first
         left_s = (now_s - began_s) / (self.done - found_done) * max(0.0, self.total - self.done)
-        return min(left_s, budget_s)
+        return min(left_s, max(0.0, self.end_s - now_s))
+
+    def left(self, now_s: float) -> str:
+        """Return the time left in words: of a pace that is not known yet no more than its limit."""
+        left_s = self.left_s(now_s)
+        if left_s is not None:
+            return f"about {duration(left_s)} left"
+        return "" if math.isinf(self.end_s) else f"at most {duration(max(0.0, self.end_s - now_s))} left"
 
     def line(self, now_s: float) -> str:
         """Return where it stands, in words."""
-        left_s = self.left_s(now_s)
-        left = "" if left_s is None else f", about {duration(left_s)} left"
-        return f"{self.title}: {self.done:,.0f} of {self.total:,}{left}" + (
-            f"; {self.note}" if self.note else ""
+        left, note = self.left(now_s), self.note
+        return (
+            f"{self.title}: {self.done:,.0f} of {self.total:,}"
+            + (f", {left}" if left else "")
+            + (f"; {note}" if note else "")
         )
 
 

@@ -38,10 +38,12 @@ def test_what_is_left_follows_from_what_was_done_and_is_corrected() -> None:
 
 def test_a_budget_ends_it_earlier() -> None:
     work = Work("units", 677, end_s=72.0)
-    assert work.left_s(2.0) == 70.0
+    assert work.left_s(2.0) is None
+    assert work.left(2.0) == "at most 70 s left"  # what it takes is not known yet
     work.update(3, "", now_s=20.0)
     work.update(6, "", now_s=30.0)
     assert work.left_s(30.0) == 42.0
+    assert work.left(30.0) == "about 42 s left"
     work.update(670, "", now_s=40.0)
     assert 0 < work.left_s(40.0) < 1
 
