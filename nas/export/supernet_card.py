@@ -1,5 +1,6 @@
 """The model card of a supernet, in Markdown."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from supernet.train.periodic_validation import IMAGES
 from supernet.zoo import PREFIX, ZOO
 
 RECIPE = "recipe.toml"
+INIT = re.compile(r"^init = .*$", re.MULTILINE)  # of a recipe: the weights that it begins with
 SHOWN_CLASSES = 100
 
 Row = dict[str, Any]
@@ -212,7 +214,7 @@ def _training_row(number: int, part: Training) -> tuple[Any, ...]:
 
 def _machine(machine: Mapping[str, Any]) -> str:
     threads = machine.get("threads")
-    counted = f"{threads} threads" if threads else ""
+    counted = f"{threads} thread{'' if threads == 1 else 's'}" if threads else ""
     words = [machine.get("processor"), machine.get("instruction_set"), counted]
     caveat = " (it was shipped there; where it was trained is not recorded)" if machine.get("assumed") else ""
     return ", ".join(escaped(word) for word in words if word) + caveat
@@ -239,10 +241,15 @@ def _time(trainings: Sequence[Training]) -> str:
 
 def _commands(metadata: Mapping[str, Any], trainings: Sequence[Training], path: Path) -> Iterator[str]:
     for i, part in enumerate(trainings, 1):
-        name = RECIPE if len(trainings) == 1 else f"{i}-{RECIPE}"
-        yield f"```sh\n{part['command'].replace(RECIPE, name)}\n```"
+        name, command, recipe = RECIPE, part["command"], part["recipe"].strip()
+        if len(trainings) > 1:
+            name = f"{i}-{RECIPE}"
+            command = command.replace(RECIPE, name).replace("-o RUN", f"-o RUN{i}")
+        if i > 1:  # where the one before it was trained is of no use to others
+            recipe = INIT.sub(f'init = "RUN{i - 1}/supernet/last.pt"', recipe)
+        yield f"```sh\n{command}\n```"
         yield f"with `{name}`:"
-        yield f"```toml\n{part['recipe'].strip()}\n```"
+        yield f"```toml\n{recipe}\n```"
     source = metadata["command"].partition("--data ")[2].partition(" ")[0]
     yield (
         "To go on from here, for better weights (a recipe's "

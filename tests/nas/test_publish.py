@@ -117,6 +117,20 @@ def test_it_says_what_the_training_took(run: Run, weights: Weights, path: Path) 
     )
 
 
+def test_a_card_of_two_trainings_goes_from_one_to_the_next(path: Path, weights: Weights) -> None:
+    """A recipe names weights of its own machine; others have those of the training before."""
+    second = {
+        "recipe": 'init = "/mine/last.pt"\nseed = 3\n',
+        "machines": [{"processor": "Z80", "threads": 1}],
+    }
+    metadata = {**weights.metadata, "earlier": training_parts(weights.metadata), **second}
+    card = supernet_card(replace(weights, metadata=metadata), path)
+    for number in (1, 2):
+        assert f"nas train {number}-recipe.toml --data imagefolder:PATH -o RUN{number}\n" in card
+    assert '\ninit = "RUN1/supernet/last.pt"\nseed = 3\n' in card
+    assert "Z80, 1 thread |" in card
+
+
 def test_the_card_says_the_same(path: Path, weights: Weights) -> None:
     card, known = path.with_suffix(".md").read_text(), weights.metadata
     assert card.startswith("# noise\n")

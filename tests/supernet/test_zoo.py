@@ -45,7 +45,9 @@ def test_it_is_small_and_says_how_it_was_made(path: Path, weights: Weights) -> N
     for number, training in enumerate(trainings, 1):
         command = str(training["command"])
         if len(trainings) > 1:
-            command = command.replace("recipe.toml", f"{number}-recipe.toml")
+            command = command.replace("recipe.toml", f"{number}-recipe.toml").replace(
+                "-o RUN", f"-o RUN{number}"
+            )
         assert command in card
 
 
