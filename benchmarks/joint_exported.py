@@ -85,7 +85,7 @@ def choose(
     fixed: Sequence[FixedNetwork],
 ) -> list[Chosen]:
     """Every width of the fixed network, or without one, of the plain one of the space; of each front up to
-    `each`, evenly over the latencies that all fronts reach.
+    `each`, evenly over the latencies that all fronts reach, and half as many below, where others do not.
     """
     run, network_of = builder.run, partial(of_space, builder, task)
     chosen = [Chosen(FIXED, None, partial(network.quantized, run)) for network in fixed]
@@ -94,7 +94,10 @@ def choose(
     low_s = max(front.latency_s[0] for front in fronts.values())
     high_s = min(front.latency_s[-1] for front in fronts.values())
     for name, front in fronts.items():
-        chosen += [network_of(name, front.genomes[row]) for row in spread(front, each, low_s, high_s)]
+        rows = spread(front, each, low_s, high_s)
+        if front.latency_s[0] < low_s:
+            rows = list(dict.fromkeys((*spread(front, each // 2 + 1, high_s=low_s), *rows)))
+        chosen += [network_of(name, front.genomes[row]) for row in rows]
     return chosen
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 from xml.etree import ElementTree
 
@@ -46,6 +46,14 @@ def plot() -> ModuleType:
         patch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
         import joint_plot
     return joint_plot
+
+
+@pytest.fixture(scope="module")
+def exported() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+        import joint_exported
+    return joint_exported
 
 
 class Sum:
@@ -227,3 +235,21 @@ def test_the_benchmark_runs_on_the_embedded_digits(tmp_path: Path) -> None:
     networks = [row for row in rows if row["task"].startswith("network")]
     assert {row["task"].partition(": ")[2] for row in networks} >= {"joint", "sequential"}
     assert all(row["ours"] > 0 and 0 <= row["peers"]["test accuracy, %"] <= 100 for row in networks)
+
+
+def test_where_one_search_alone_gets_some_networks_are_exported_too(exported: ModuleType, task: Any) -> None:
+    """A fixed network may be as fast as that."""
+    drawn = task.space.sample(300, rng=np.random.default_rng(0))
+    whole = task.front(drawn)
+    later = task.front(drawn[task.latency_s(drawn) >= np.median(whole.latency_s)])
+    builder = SimpleNamespace(run=None, network=lambda candidate: candidate)
+    chosen = exported.choose(builder, task, {"joint": whole, "sequential": later}, 4, [])
+    latencies = {
+        name: [float(c.expected["predicted latency, us"]) / 1e6 for c in chosen if c.method == name]
+        for name in ("joint", "sequential")
+    }
+    begin_s = later.latency_s[0]
+    assert min(latencies["joint"]) == pytest.approx(whole.latency_s[0])
+    assert 1 <= sum(seconds < begin_s * (1 - 1e-9) for seconds in latencies["joint"]) <= 3
+    assert min(latencies["sequential"]) == pytest.approx(begin_s)
+    assert len(latencies["joint"]) == len(set(latencies["joint"])) <= 4 + 3
