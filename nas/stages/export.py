@@ -134,7 +134,7 @@ def _say_tuning(tunings: Sequence[Tuning], reporter: Reporter) -> None:
     worse = sum(not tuning.kept for tuning in tunings)
     reporter.say(
         f"fine-tuned {len(tunings)} networks: {better} on search-validation in the median; {worse} got worse "
-        "and are exported as they were"
+        + ("and is exported as it was" if worse == 1 else "and are exported as they were")
     )
 
 

@@ -141,7 +141,7 @@ def test_what_is_done_is_not_done_again(exported: Path, capsys: pytest.CaptureFi
     said = " ".join(capsys.readouterr().out.split())
     assert "fine-tuning: 2 networks, already there" in said
     assert "fine-tuned 2 networks" in said
-    assert "1 got worse and are exported as they were" in said
+    assert "1 got worse and is exported as it was" in said
     assert len(tuned) == 3
     assert tuned == {path: path.stat().st_mtime_ns for path in exported.glob("finetune/*.pt")}
     assert models == {path: path.read_bytes() for path in exported.glob("export/*/model.onnx")}
